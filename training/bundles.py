@@ -1,0 +1,58 @@
+"""From trained tensors to a bundle in a folder: weights in half precision, manifest, model card."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from service.store.bundle import Bundle
+
+LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "timm", "safetensors")
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide the numbers."""
+    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+
+
+def halve(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in float16, as a file stores them."""
+    return {name: tensor.detach().cpu().to(torch.float16).contiguous() for name, tensor in tensors.items()}
+
+
+def weights_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """A safetensors file's bytes."""
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {"format": "pt"})
+
+
+def write_bundle(bundle: Bundle, folder: Path) -> None:
+    """Write the bundle into ``folder``, replacing its files; the manifest comes last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in bundle.files().items():
+        (folder / name).write_bytes(data)
+
+
+def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """The metrics as a Markdown table: one row a figure, one column a split."""
+    splits = list(metrics)
+    names = list(dict.fromkeys(name for values in metrics.values() for name in values))
+    rows = [f"| {name} | {' | '.join(_cell(metrics[s].get(name)) for s in splits)} |" for name in names]
+    return "\n".join([f"| | {' | '.join(splits)} |", f"|---|{'---:|' * len(splits)}", *rows])
+
+
+def recipe_table(recipe: Mapping[str, Any]) -> str:
+    """The recipe as a Markdown table, nested entries on one line."""
+    return "\n".join(["| setting | value |", "|---|---|", *(f"| `{name}` | {_cell(value)} |" for name, value in recipe.items())])
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {entry}" for key, entry in value.items())
+    return "–" if value is None else str(value)

@@ -1,0 +1,147 @@
+"""Train a LoRA adapter with its own head on any text classification data, and write it as a bundle.
+
+    python -m training.train_text_adapter DATA --name sentiment --output runs/sentiment
+
+DATA is a TweetEval folder, a CSV, TSV, JSONL or Parquet file, a folder with a file per split, or a hub name.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from service.errors import QuickchangeError
+from service.models.sources import PACKAGED_MINILM
+from service.models.text_encoder import base_fingerprint
+from service.store.bundle import TEXT_CLASSIFICATION, BaseRef, Bundle, Manifest
+from training.bundles import halve, library_versions, weights_bytes, write_bundle
+from training.cards import TEXT_LIMITS, card
+from training.data import DataError, TextData, load_text_data
+from training.metrics import classification_metrics
+from training.text_model import Recipe, build, fit, predict, tokenise
+
+FP16_TOLERANCE = 0.002  # accuracy that float16 storage may cost before the file stays in float32
+DEFAULTS = Recipe()
+console = Console()
+
+
+def train(data: TextData, recipe: Recipe, name: str, source: str) -> Bundle:
+    """Train on ``data``, keep the best epoch by validation, and return the finished bundle."""
+    started = time.monotonic()
+    torch.manual_seed(recipe.seed)
+    model, tokenizer = build(recipe, data.labels)
+    rows = {split: tokenise(tokenizer, part.texts, recipe.max_length) for split, part in data.splits.items()}
+    pad = tokenizer.pad_token_id
+
+    def measure(split: str) -> dict[str, float]:
+        return classification_metrics(data.splits[split].labels, predict(model, rows[split], pad), len(data.labels))
+
+    best: dict[str, Tensor] = {}
+    curve: list[dict[str, float]] = []
+
+    def after_epoch(epoch: int, loss: float) -> None:
+        metrics = measure("validation")
+        console.print(f"epoch {epoch}: loss {loss:.4f}, " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
+        if metrics[recipe.select] > max((past[recipe.select] for past in curve), default=-1.0):
+            best.update(copy.deepcopy(get_peft_model_state_dict(model)))
+        curve.append({"epoch": epoch, "loss": round(loss, 4), **metrics})
+
+    with Progress(console=console) as progress:
+        fit(model, rows["train"], data.splits["train"], recipe, pad, after_epoch, progress)
+
+    halved, full = halve(best), max(point["accuracy"] for point in curve if point[recipe.select] == max(p[recipe.select] for p in curve))
+    restore(model, halved)
+    tensors = halved if measure("validation")["accuracy"] >= full - FP16_TOLERANCE else best
+    restore(model, tensors)
+    base_name = PACKAGED_MINILM[1] if recipe.base_model in PACKAGED_MINILM else recipe.base_model
+    manifest = Manifest(
+        name=name,
+        task=TEXT_CLASSIFICATION,
+        labels=data.labels,
+        base={"base_model": BaseRef(name=base_name, fingerprint=base_fingerprint(recipe.base_model))},
+        max_length=recipe.max_length,
+        metrics={split: measure(split) for split in data.splits if split != "train"},
+        recipe={
+            **recipe.resolved(),
+            "data": {"name": source, "digest": data.digest, "dropped_empty": data.dropped, **{s: len(p) for s, p in data.splits.items()}},
+            "curve": curve,
+            "libraries": library_versions(),
+            "duration_seconds": round(time.monotonic() - started, 1),
+        },
+    )
+    config = {**adapter_config(model), "base_model_name_or_path": base_name}
+    return Bundle(config, weights_bytes(tensors), manifest)
+
+
+def restore(model: PeftModel, tensors: dict[str, Tensor]) -> None:
+    """Put saved adapter and head tensors back into the model."""
+    set_peft_model_state_dict(model, {name: tensor.float() for name, tensor in tensors.items()})
+
+
+def adapter_config(model: PeftModel) -> dict[str, object]:
+    """PEFT's ``adapter_config.json`` as a dictionary, ready for inference."""
+    raw = {**model.peft_config["default"].to_dict(), "inference_mode": True}
+    return {key: sorted(value) if isinstance(value, set) else value for key, value in raw.items()}
+
+
+def main(
+    data: Annotated[str, typer.Argument(help="TweetEval folder, CSV, TSV, JSONL or Parquet file, folder of splits, or hub name")],
+    name: Annotated[str, typer.Option(help="adapter name, as clients will select it")],
+    output: Annotated[Path, typer.Option(help="folder to write the bundle to")],
+    base_model: Annotated[str, typer.Option(help="minilm, a folder, or a hub id")] = DEFAULTS.base_model,
+    text_column: Annotated[str | None, typer.Option(help="column with the text")] = None,
+    label_column: Annotated[str | None, typer.Option(help="column with the label")] = None,
+    r: Annotated[int, typer.Option("--r", help="LoRA rank")] = DEFAULTS.r,
+    lora_alpha: Annotated[int, typer.Option(help="LoRA scaling is lora_alpha / r")] = DEFAULTS.lora_alpha,
+    lora_dropout: Annotated[float, typer.Option(help="dropout before each LoRA product")] = DEFAULTS.lora_dropout,
+    target_modules: Annotated[str, typer.Option(help="all-linear, or module names with commas")] = DEFAULTS.target_modules,
+    epochs: Annotated[int, typer.Option(min=1)] = DEFAULTS.epochs,
+    batch_size: Annotated[int, typer.Option(min=1)] = DEFAULTS.batch_size,
+    learning_rate: Annotated[float, typer.Option(min=0)] = DEFAULTS.learning_rate,
+    weight_decay: Annotated[float, typer.Option(min=0)] = DEFAULTS.weight_decay,
+    warmup: Annotated[float, typer.Option(min=0, max=1, help="share of the steps")] = DEFAULTS.warmup,
+    label_smoothing: Annotated[float, typer.Option(min=0, max=1)] = DEFAULTS.label_smoothing,
+    class_weights: Annotated[str, typer.Option(help="none, sqrt or balanced")] = DEFAULTS.class_weights,
+    max_length: Annotated[int, typer.Option(min=2, help="tokens; longer texts are cut")] = DEFAULTS.max_length,
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16")] = DEFAULTS.precision,
+    select: Annotated[str, typer.Option(help="accuracy, macro_f1 or macro_recall picks the best epoch")] = DEFAULTS.select,
+    seed: Annotated[int, typer.Option(min=0)] = DEFAULTS.seed,
+) -> None:
+    """Train a LoRA adapter with its own head, keep its best epoch, and write it to OUTPUT as a bundle."""
+    recipe = Recipe(
+        base_model, r, lora_alpha, lora_dropout, target_modules, epochs, batch_size, learning_rate, weight_decay, warmup,
+        label_smoothing, class_weights, max_length, precision, select, seed,
+    )  # fmt: skip
+    try:
+        loaded = load_text_data(data, text_column, label_column, seed)
+        source = "/".join(Path(data).parts[-2:])
+        console.print(f"{source}: {', '.join(f'{len(part)} {split}' for split, part in loaded.splits.items())}; labels {', '.join(loaded.labels)}")
+        if loaded.dropped:
+            console.print(f"[yellow]{loaded.dropped} rows with an empty text were left out[/]")
+        bundle = train(loaded, recipe, name, source)
+    except (DataError, QuickchangeError) as error:
+        console.print(f"[red]error:[/] {error}")
+        raise typer.Exit(1) from None
+    summary = f"A rank-{r} LoRA adapter with its own classification head, trained on {source}."
+    about = f"{source}, " + ", ".join(f"{len(part):,} {split} rows" for split, part in loaded.splits.items()) + f" ({loaded.digest})."
+    note = f"Best epoch by {select} on validation; measured after rounding the weights as they are stored."
+    write_bundle(
+        Bundle(bundle.config, bundle.weights, bundle.manifest, card(bundle.manifest, summary=summary, data=about, note=note, limits=TEXT_LIMITS)),
+        output,
+    )
+    console.print(f"[green]{output}[/]: {len(bundle.weights) / 1e6:.2f} MB, {bundle.digest}")
+    for split, metrics in bundle.manifest.metrics.items():
+        console.print(f"  {split}: " + ", ".join(f"{key} {value:.4f}" for key, value in metrics.items()))
+
+
+if __name__ == "__main__":
+    typer.run(main)
