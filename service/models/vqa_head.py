@@ -1,0 +1,128 @@
+"""The head of a visual question answering adapter: image and question embeddings, joined, reduced with ReLU, to answers.
+
+Standardising and scaling the embeddings is folded into the first layer when a head is exported, so a head is two
+linear layers and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear, relu
+
+from service.errors import AdapterIncompatible
+
+TASK_TYPE = "VQA"
+MAX_HIDDEN = 8192
+SHOWN_NAMES = 5
+
+Tower = tuple[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class VqaHead:
+    """A head in float32: ``hidden_weight`` (hidden, image + question), ``output_weight`` (answers, hidden), and biases."""
+
+    hidden_weight: Tensor
+    hidden_bias: Tensor
+    output_weight: Tensor
+    output_bias: Tensor
+
+    @classmethod
+    def parse(
+        cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], labels: tuple[str, ...], image: Tower, sentence: Tower
+    ) -> VqaHead:
+        """Check an adapter against the server's towers, each given as (size, fingerprint), and take its tensors.
+
+        Raises :class:`AdapterIncompatible` listing everything that is wrong with it.
+        """
+        hidden = config.get("hidden_size")
+        faults = _config_faults(config, labels)
+        faults += _tower_faults(config, "image_encoder", image) + _tower_faults(config, "sentence_encoder", sentence)
+        if type(hidden) is int and 0 < hidden <= MAX_HIDDEN:
+            shapes = _shapes(image[0] + sentence[0], hidden, len(labels))
+            faults += _name_faults(tensors, shapes) + _tensor_faults(tensors, shapes)
+        else:
+            faults.append(f"hidden_size is {hidden!r}; expected a whole number from 1 to {MAX_HIDDEN}")
+        if faults:
+            raise AdapterIncompatible(faults)
+        return cls(*(tensors[name].float().contiguous() for name in shapes))
+
+    def to(self, device: torch.device) -> VqaHead:
+        """The head on ``device``."""
+        return VqaHead(
+            *(tensor.to(device) for tensor in (self.hidden_weight, self.hidden_bias, self.output_weight, self.output_bias))
+        )
+
+    def logits(self, image: Tensor, question: Tensor) -> Tensor:
+        """Logits, (n, answers), of image embeddings, (n, d), and question embeddings, (n, e)."""
+        hidden = relu(linear(torch.cat([image, question], dim=-1), self.hidden_weight, self.hidden_bias))
+        return linear(hidden, self.output_weight, self.output_bias)
+
+
+def _shapes(inputs: int, hidden: int, answers: int) -> dict[str, tuple[int, ...]]:
+    """Every tensor of a head and its shape, in the order of the fields of :class:`VqaHead`."""
+    return {
+        "hidden.weight": (hidden, inputs),
+        "hidden.bias": (hidden,),
+        "output.weight": (answers, hidden),
+        "output.bias": (answers,),
+    }
+
+
+def _config_faults(config: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
+    faults = []
+    if config.get("peft_type") is not None:
+        faults.append(f"peft_type is {config['peft_type']!r}; a {TASK_TYPE} adapter has none (null)")
+    if config.get("task_type") != TASK_TYPE:
+        faults.append(f"task_type is {config.get('task_type')!r}; expected {TASK_TYPE!r}")
+    answers = config.get("answers")
+    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+        faults.append("answers is not a list of strings")
+    elif len(answers) != len(labels):
+        faults.append(f"answers has {len(answers)} entries, but the manifest has {len(labels)} labels")
+    elif tuple(answers) != tuple(labels):
+        place = next(i for i, (answer, label) in enumerate(zip(answers, labels, strict=True)) if answer != label)
+        faults.append(f"answers and the manifest's labels differ, first at {place}: {answers[place]!r} and {labels[place]!r}")
+    return faults
+
+
+def _tower_faults(config: Mapping[str, Any], role: str, tower: Tower) -> list[str]:
+    described = config.get(role)
+    if not isinstance(described, dict):
+        return [f"{role} is missing; expected its name, fingerprint and size"]
+    size, fingerprint = tower
+    faults = []
+    if described.get("size") != size:
+        faults.append(f"{role}.size is {described.get('size')!r}; this server's has {size}")
+    if described.get("fingerprint") != fingerprint:
+        theirs = f"{described.get('name')!r} ({described.get('fingerprint')!r})"
+        faults.append(f"{role} is {theirs}; this server's has the fingerprint {fingerprint!r}")
+    return faults
+
+
+def _name_faults(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    unknown = sorted(set(tensors) - set(shapes))
+    more = f" and {len(unknown) - SHOWN_NAMES} more" if len(unknown) > SHOWN_NAMES else ""
+    faults = [f"tensor {name!r} is missing" for name in shapes if name not in tensors]
+    return faults + ([f"unknown tensors: {', '.join(map(repr, unknown[:SHOWN_NAMES]))}{more}"] if unknown else [])
+
+
+def _tensor_faults(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    faults = []
+    for name, shape in shapes.items():
+        if (tensor := tensors.get(name)) is None:
+            continue
+        if tuple(tensor.shape) != shape:
+            faults.append(f"tensor {name!r} has the shape {tuple(tensor.shape)}; expected {shape}")
+        if not tensor.is_floating_point():
+            faults.append(
+                f"tensor {name!r} has the type {str(tensor.dtype).removeprefix('torch.')}; expected a floating point type"
+            )
+        elif not bool(torch.isfinite(tensor.float()).all()):
+            faults.append(f"tensor {name!r} has values that are not finite")
+    return faults
