@@ -35,7 +35,7 @@ def weights_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 def write_bundle(bundle: Bundle, folder: Path) -> None:
     """Write the bundle into ``folder``, replacing its files; the manifest comes last."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, data in bundle.files().items():
+    for name, data in bundle.contents.items():
         (folder / name).write_bytes(data)
 
 

@@ -52,9 +52,7 @@ class TextData:
         return f"sha256:{digest.hexdigest()}"
 
 
-def load_text_data(
-    source: str, text_column: str | None = None, label_column: str | None = None, seed: int = 0
-) -> TextData:
+def load_text_data(source: str, text_column: str | None = None, label_column: str | None = None, seed: int = 0) -> TextData:
     """Read ``source``: a TweetEval folder, a file, a folder with a file per split, or a ``datasets`` hub name.
 
     Data without a validation split gets one: a stratified tenth of the training split, drawn with ``seed``.
@@ -118,9 +116,7 @@ def _table(source: str, path: Path, text_column: str | None, label_column: str |
     found = {value for split in raw.values() for value in split[label] if value is not None}
     order = list(range(len(named))) if named else sorted(found)
     index = {value: i for i, value in enumerate(order)}
-    splits = {
-        name: Split([str(t) for t in split[text]], [index[v] for v in split[label]]) for name, split in raw.items()
-    }
+    splits = {name: Split([str(t) for t in split[text]], [index[v] for v in split[label]]) for name, split in raw.items()}
     return TextData(tuple(named or map(str, order)), splits)
 
 
@@ -148,7 +144,9 @@ def _column(source: str, columns: Sequence[str], asked: str | None, usual: Seque
 
 def _check(source: str, data: TextData) -> None:
     if len(data.labels) < 2:
-        raise DataError(f"{source}: only one label, {data.labels[0]!r}; at least two are needed" if data.labels else f"{source}: no labels")
+        raise DataError(
+            f"{source}: only one label, {data.labels[0]!r}; at least two are needed" if data.labels else f"{source}: no labels"
+        )
     for name, split in data.splits.items():
         if not split.texts:
             raise DataError(f"{source}: the split {name!r} is empty")

@@ -58,7 +58,10 @@ def train(data: TextData, recipe: Recipe, name: str, source: str) -> Bundle:
     with Progress(console=console) as progress:
         fit(model, rows["train"], data.splits["train"], recipe, pad, after_epoch, progress)
 
-    halved, full = halve(best), max(point["accuracy"] for point in curve if point[recipe.select] == max(p[recipe.select] for p in curve))
+    halved, full = (
+        halve(best),
+        max(point["accuracy"] for point in curve if point[recipe.select] == max(p[recipe.select] for p in curve)),
+    )
     restore(model, halved)
     tensors = halved if measure("validation")["accuracy"] >= full - FP16_TOLERANCE else best
     restore(model, tensors)
@@ -72,14 +75,23 @@ def train(data: TextData, recipe: Recipe, name: str, source: str) -> Bundle:
         metrics={split: measure(split) for split in data.splits if split != "train"},
         recipe={
             **recipe.resolved(),
-            "data": {"name": source, "digest": data.digest, "dropped_empty": data.dropped, **{s: len(p) for s, p in data.splits.items()}},
+            "data": {
+                "name": source,
+                "digest": data.digest,
+                "dropped_empty": data.dropped,
+                **{s: len(p) for s, p in data.splits.items()},
+            },
             "curve": curve,
             "libraries": library_versions(),
             "duration_seconds": round(time.monotonic() - started, 1),
         },
     )
     config = {**adapter_config(model), "base_model_name_or_path": base_name}
-    return Bundle(config, weights_bytes(tensors), manifest)
+    summary = f"A rank-{recipe.r} LoRA adapter with its own classification head, trained on {source}."
+    about = f"{source}, " + ", ".join(f"{len(part):,} {split} rows" for split, part in data.splits.items()) + f" ({data.digest})."
+    note = f"Best epoch by {recipe.select} on validation; measured after rounding the weights as they are stored."
+    text = card(manifest, summary=summary, data=about, note=note, limits=TEXT_LIMITS)
+    return Bundle.assemble(config, weights_bytes(tensors), manifest, text)
 
 
 def restore(model: PeftModel, tensors: dict[str, Tensor]) -> None:
@@ -124,21 +136,17 @@ def main(
     try:
         loaded = load_text_data(data, text_column, label_column, seed)
         source = "/".join(Path(data).parts[-2:])
-        console.print(f"{source}: {', '.join(f'{len(part)} {split}' for split, part in loaded.splits.items())}; labels {', '.join(loaded.labels)}")
+        console.print(
+            f"{source}: {', '.join(f'{len(part)} {split}' for split, part in loaded.splits.items())}; labels {', '.join(loaded.labels)}"
+        )
         if loaded.dropped:
             console.print(f"[yellow]{loaded.dropped} rows with an empty text were left out[/]")
         bundle = train(loaded, recipe, name, source)
     except (DataError, QuickchangeError) as error:
         console.print(f"[red]error:[/] {error}")
         raise typer.Exit(1) from None
-    summary = f"A rank-{r} LoRA adapter with its own classification head, trained on {source}."
-    about = f"{source}, " + ", ".join(f"{len(part):,} {split} rows" for split, part in loaded.splits.items()) + f" ({loaded.digest})."
-    note = f"Best epoch by {select} on validation; measured after rounding the weights as they are stored."
-    write_bundle(
-        Bundle(bundle.config, bundle.weights, bundle.manifest, card(bundle.manifest, summary=summary, data=about, note=note, limits=TEXT_LIMITS)),
-        output,
-    )
-    console.print(f"[green]{output}[/]: {len(bundle.weights) / 1e6:.2f} MB, {bundle.digest}")
+    write_bundle(bundle, output)
+    console.print(f"[green]{output}[/]: {len(bundle.weights) / 1e6:.2f} MB, {bundle.manifest.digest}")
     for split, metrics in bundle.manifest.metrics.items():
         console.print(f"  {split}: " + ", ".join(f"{key} {value:.4f}" for key, value in metrics.items()))
 

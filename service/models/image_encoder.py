@@ -144,7 +144,7 @@ def _read(file: Path, sha256_start: str = "") -> dict[str, Tensor]:
         loaded = (
             load(data) if file.suffix == ".safetensors" else torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         )
-    except Exception:  # noqa: BLE001 - safetensors and torch raise unrelated kinds, pickle's among them
+    except Exception:
         raise StartupError(f"{SETTING}: {file} is not a readable .safetensors or .pth file of tensors") from None
     if not isinstance(loaded, Mapping) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise StartupError(f"{SETTING}: {file} is not a plain dictionary of tensors")

@@ -8,6 +8,7 @@ out), with scaling folded into ``b``. Zero padding up to the bank's rank changes
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -79,7 +80,7 @@ class LoraBank:
         self.sites: Mapping[str, SiteTensors] = MappingProxyType({})
         self._device = device
         self._capacity = 0
-        self._free: list[int] = []
+        self._free: deque[int] = deque()
         self._lock = threading.Lock()
 
     def load(self, factors: Mapping[str, Factors], targets: Mapping[str, Target]) -> Slot:
@@ -101,8 +102,8 @@ class LoraBank:
 
     def free(self, index: int) -> None:
         """Put a slot back on the free list."""
-        with self._lock:
-            self._free.append(index)
+        # No lock: this may run wherever a last reference happens to go, even inside load().
+        self._free.append(index)
 
     def _write(self, index: int, target: Target, pair: Factors) -> None:
         site, r = self.sites[target.site], pair.a.shape[0]

@@ -69,7 +69,9 @@ def load_base(name: str, setting: str = "QUICKCHANGE_BASE_MODEL") -> BaseWeights
     try:
         config = AutoConfig.from_pretrained(source)
         if config.model_type not in FAMILIES:
-            raise StartupError(f"{setting}={name}: model type {config.model_type!r} is not supported; accepted: {', '.join(FAMILIES)}")
+            raise StartupError(
+                f"{setting}={name}: model type {config.model_type!r} is not supported; accepted: {', '.join(FAMILIES)}"
+            )
         model, info = AutoModel.from_pretrained(source, config=config, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError):
         raise not_found(name, setting) from None
@@ -118,7 +120,9 @@ class Packed:
         def tensor(array: np.ndarray[Any, Any]) -> Tensor:
             return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
-        return cls(tensor(ids), tensor(positions), tensor(starts), tensor(pad.ravel()), tensor(np.flatnonzero(inside)), mask, len(rows))
+        return cls(
+            tensor(ids), tensor(positions), tensor(starts), tensor(pad.ravel()), tensor(np.flatnonzero(inside)), mask, len(rows)
+        )
 
 
 class TextEncoder:
@@ -201,7 +205,9 @@ class TextEncoder:
         x += w["embeddings.token_type_embeddings.weight"][0]
         return self._norm(x, "embeddings.LayerNorm")
 
-    def _attend(self, x: Tensor, packed: Packed, layer: int, spans: Sequence[Span], first_over: Sequence[Span] | None = None) -> Tensor:
+    def _attend(
+        self, x: Tensor, packed: Packed, layer: int, spans: Sequence[Span], first_over: Sequence[Span] | None = None
+    ) -> Tensor:
         """Attention with its residual; with ``first_over``, spans over rows, for each row's first token alone."""
         joined = self._linear(x, f"{layer}.qkv", spans)
         padded = joined if packed.mask is None else joined[packed.pad]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
@@ -59,41 +59,63 @@ class Manifest(BaseModel):
     files: dict[str, str] = Field(default_factory=dict)
     created: datetime = Field(default_factory=lambda: datetime.now(UTC))
 
-
-@dataclass(frozen=True, slots=True)
-class Bundle:
-    """One adapter version in memory: configuration, the weights file's bytes, manifest and model card."""
-
-    config: dict[str, Any]
-    weights: bytes
-    manifest: Manifest
-    card: str = ""
-
     @property
     def digest(self) -> str:
         """``sha256:…`` over everything that decides an answer; metrics, recipe and card are left out."""
-        behaviour = {
-            "config": canonical_config(self.config),
-            "weights": sha256(self.weights),
-            "task": self.manifest.task,
-            "labels": self.manifest.labels,
-            "problem_type": self.manifest.problem_type,
-            "max_length": self.manifest.max_length,
-        }
-        return sha256(json.dumps(behaviour, sort_keys=True).encode())
+        decides = self.model_dump(mode="json", include={"task", "labels", "problem_type", "max_length"})
+        decides["files"] = {name: self.files[name] for name in (CONFIG, WEIGHTS)}
+        return sha256(json.dumps(decides, sort_keys=True).encode())
 
-    def files(self) -> dict[str, bytes]:
-        """The folder's files in the order to write them: the manifest, with everyone's sha256, comes last."""
-        contents = {
-            CONFIG: (json.dumps(canonical_config(self.config), indent=2, sort_keys=True) + "\n").encode(),
-            WEIGHTS: self.weights,
-        }
-        if self.card:
-            contents[CARD] = self.card.encode()
-        sums = {name: sha256(data) for name, data in contents.items()}
-        manifest = self.manifest.model_copy(update={"files": sums})
-        contents[MANIFEST] = (manifest.model_dump_json(indent=2) + "\n").encode()
-        return contents
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """One adapter version in memory: its files' bytes, the configuration in one of them, and its manifest."""
+
+    config: Mapping[str, Any]
+    files: Mapping[str, bytes]
+    manifest: Manifest
+
+    @classmethod
+    def assemble(cls, config: Mapping[str, Any], weights: bytes, manifest: Manifest | None = None, card: str = "") -> Bundle:
+        """A bundle from its contents; the manifest, made from the others where there is none, gets every file's sha256.
+
+        Raises :class:`AdapterIncompatible` when the labels cannot be told.
+        """
+        canonical = canonical_config(config)
+        files = {CONFIG: (json.dumps(canonical, indent=2, sort_keys=True) + "\n").encode(), WEIGHTS: weights}
+        if card:
+            files[CARD] = card.encode()
+        manifest = manifest or default_manifest(canonical, weights)
+        sums = {name: sha256(data) for name, data in files.items()}
+        return cls(canonical, files, manifest.model_copy(update={"files": sums}))
+
+    @classmethod
+    def parse(cls, config: bytes, weights: bytes, manifest: bytes | None = None, card: str = "") -> Bundle:
+        """A bundle from files that came from outside.
+
+        Raises :class:`AdapterIncompatible` when one cannot be read, or is not the one that the manifest describes.
+        """
+        described = parse_manifest(manifest) if manifest is not None else None
+        bundle = cls.assemble(parse_config(config), weights, described, card)
+        for name, expected in (described.files if described else {}).items():
+            if bundle.manifest.files.get(name, expected) != expected:
+                raise AdapterIncompatible([f"{name} is not the file that {MANIFEST} describes"])
+        return bundle
+
+    @property
+    def weights(self) -> bytes:
+        """The bytes of the safetensors file."""
+        return self.files[WEIGHTS]
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights' tensors by name; raises :class:`AdapterIncompatible` for an unreadable file."""
+        return parse_weights(self.weights)
+
+    @property
+    def contents(self) -> dict[str, bytes]:
+        """The folder's files in the order to write them: the manifest comes last."""
+        return {**self.files, MANIFEST: (self.manifest.model_dump_json(indent=2) + "\n").encode()}
 
 
 def sha256(data: bytes) -> str:
@@ -101,7 +123,7 @@ def sha256(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def canonical_config(config: dict[str, Any]) -> dict[str, Any]:
+def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with its lists of module names sorted: PEFT writes them in the order of a set."""
     unordered = ("target_modules", "modules_to_save")
     return {
@@ -133,28 +155,21 @@ def parse_manifest(data: bytes) -> Manifest:
         raise AdapterIncompatible(faults) from None
 
 
-def read_bundle(folder: Path, *, trusted_sums: bool = True) -> Bundle:
-    """Read a bundle's folder, whole, and check each file against the manifest's sha256.
+def read_bundle(folder: Path) -> Bundle:
+    """Read a bundle's folder, whole, and check it against its manifest; without one it is a plain PEFT adapter.
 
-    A folder without a manifest is read as a plain PEFT adapter. ``trusted_sums=False`` skips the comparison.
     Raises :class:`AdapterIncompatible` when a file is missing or is not what the manifest says.
     """
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise AdapterIncompatible([f"no {name} in the bundle" for name in missing])
-    contents = {name: (folder / name).read_bytes() for name in (CONFIG, WEIGHTS)}
-    card = folder / CARD
-    config = parse_config(contents[CONFIG])
-    manifest_file = folder / MANIFEST
-    if manifest_file.is_file():
-        manifest = parse_manifest(manifest_file.read_bytes())
-    else:
-        manifest = default_manifest(config, contents[WEIGHTS])
-    if trusted_sums:
-        wrong = [name for name, data in contents.items() if manifest.files.get(name, sha256(data)) != sha256(data)]
-        if wrong:
-            raise AdapterIncompatible([f"{name} is not the file that its manifest describes" for name in wrong])
-    return Bundle(config, contents[WEIGHTS], manifest, card.read_text("utf-8") if card.is_file() else "")
+    manifest, card = folder / MANIFEST, folder / CARD
+    return Bundle.parse(
+        (folder / CONFIG).read_bytes(),
+        (folder / WEIGHTS).read_bytes(),
+        manifest.read_bytes() if manifest.is_file() else None,
+        card.read_text("utf-8") if card.is_file() else "",
+    )
 
 
 def parse_weights(data: bytes) -> dict[str, Tensor]:
@@ -165,7 +180,7 @@ def parse_weights(data: bytes) -> dict[str, Tensor]:
         raise AdapterIncompatible([f"{WEIGHTS} is not a readable safetensors file"]) from None
 
 
-def default_manifest(config: dict[str, Any], weights: bytes) -> Manifest:
+def default_manifest(config: Mapping[str, Any], weights: bytes) -> Manifest:
     """A manifest for an adapter that came without one: labels from its configuration, or ``LABEL_0…`` by its head.
 
     Raises :class:`AdapterIncompatible` when neither labels nor their number can be told.
@@ -184,7 +199,7 @@ def default_manifest(config: dict[str, Any], weights: bytes) -> Manifest:
         ) from None
 
 
-def _classifier_labels(config: dict[str, Any], weights: bytes) -> tuple[str, ...]:
+def _classifier_labels(config: Mapping[str, Any], weights: bytes) -> tuple[str, ...]:
     names = config.get("id2label")
     if isinstance(names, dict) and all(key.isdigit() for key in names):
         return tuple(str(names[key]) for key in sorted(names, key=int))

@@ -50,7 +50,7 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
         rgb = _rgb(image)
     except TooLarge:
         raise
-    except Exception:  # noqa: BLE001 - broken files raise a dozen unrelated kinds out of Pillow
+    except Exception:
         raise InvalidInput("the image is broken or truncated") from None
     return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
 

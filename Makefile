@@ -1,0 +1,53 @@
+# Everything runs in .venv at the root, which the first command makes. `make help` lists the commands.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= true
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check format lint types train bench loadtest clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(VENV)/serve.stamp: pyproject.toml constraints.txt
+	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not here; name a Python 3.11 or newer: make PYTHON=python3"; exit 1; }
+	@test -x $(BIN)/python || { echo "making .venv and installing pinned packages (6 GB, a few minutes the first time) …"; $(PYTHON) -m venv $(VENV); }
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/all.stamp: $(VENV)/serve.stamp
+	@$(PIP) -e '.[train,load,dev]'
+	@touch $@
+
+serve: $(VENV)/serve.stamp ## serve on 127.0.0.1:8000; QUICKCHANGE_* variables or ARGS="--port 9000" change it
+	@exec $(BIN)/quickchange serve $(ARGS)
+
+test: $(VENV)/all.stamp ## run the whole test suite
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: format lint types test ## what CI runs: format, lint, types, tests
+
+format: $(VENV)/all.stamp ## fail on unformatted code
+	@$(BIN)/ruff format --check .
+
+lint: $(VENV)/all.stamp ## ruff
+	@$(BIN)/ruff check .
+
+types: $(VENV)/all.stamp ## mypy, strict
+	@$(BIN)/mypy
+
+train: $(VENV)/all.stamp ## train every shipped adapter from DATA (default ../shared/data) into runs/
+	@$(BIN)/python -m training.train_all $(or $(DATA),../shared/data) --output runs
+
+bench: $(VENV)/all.stamp ## measure what the README claims: adapter tax, HTTP latency, start-up, memory, push to first answer
+	@$(BIN)/python -m loadtest.bench $(ARGS)
+
+loadtest: $(VENV)/all.stamp ## locust against the running server: report, CSV, percentiles; fails when a threshold is missed
+	@$(BIN)/python -m loadtest.run $(ARGS)
+
+clean: ## remove the environment and everything made
+	rm -rf $(VENV) build *.egg-info runs reports .pytest_cache .mypy_cache .ruff_cache .hypothesis

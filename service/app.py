@@ -1,0 +1,180 @@
+"""Puts the server together: the one file that knows every other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import torch
+from litestar import Litestar, Request
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Components, SecurityScheme
+
+from service.engine.device import Device
+from service.engine.pipeline import Limits, Pipeline
+from service.errors import StartupError
+from service.models.image_encoder import load_image_encoder
+from service.models.sentence_encoder import load_sentence_encoder
+from service.models.text_classifier import TextClassifier
+from service.models.text_encoder import TextEncoder, load_base
+from service.models.tokenizer import TextTokenizer
+from service.routes import adapters, health, text, vqa
+from service.routes.boundary import Boundary
+from service.routes.docs import docs_assets, docs_page
+from service.routes.guards import Access, read_keys
+from service.routes.metrics import Metrics
+from service.routes.problems import to_response
+from service.routes.services import Lifetime, Services
+from service.settings import Settings
+from service.store.bundle import TEXT_CLASSIFICATION, VISUAL_QUESTION_ANSWERING
+from service.store.directory import DirectoryStore
+from service.store.registry import Registry
+from service.tasks.lifecycle import Lifecycle
+from service.tasks.text_classification import TextClassification
+from service.tasks.vqa import VisualQuestionAnswering
+
+log = logging.getLogger(__name__)
+CPU_THREADS = 4  # for decoding and tokenising; both leave Python's lock
+HANDLERS = [
+    text.sentiment, text.classify, vqa.vqa, adapters.list_adapters, adapters.show_adapter, adapters.publish, adapters.set_alias,
+    adapters.delete_version, adapters.list_models, health.live, health.ready, health.metrics,
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """The ASGI application and what surrounds it: ``problems`` has a line for each adapter that could not be loaded."""
+
+    asgi: Boundary
+    services: Services
+    problems: list[str]
+
+
+def create_app(settings: Settings) -> Application:
+    """Load the models and the live adapters, and wire everything together.
+
+    Raises :class:`StartupError` with one line when a model, a setting or the keys file is not usable.
+    """
+    keys = read_keys(settings.api_keys_file)
+    if settings.is_public and not keys and not settings.insecure:
+        raise StartupError(
+            f"QUICKCHANGE_HOST={settings.host} is reachable from outside; set QUICKCHANGE_API_KEYS_FILE, or --insecure to go without keys"
+        )
+    compute, threads = Device(), ThreadPoolExecutor(CPU_THREADS, "prepare")
+    registry = _registry(settings)
+    text_task, vqa_task = _tasks(settings, registry, compute)
+    lifecycle = Lifecycle(registry, {TEXT_CLASSIFICATION: text_task, VISUAL_QUESTION_ANSWERING: vqa_task})
+    problems = lifecycle.load_live()
+    limits = Limits(
+        settings.max_concurrent_requests, settings.max_batch_tokens, settings.max_queue_tokens, settings.request_timeout
+    )
+    services = Services(
+        text=Pipeline(text_task, compute, threads, limits),
+        vqa=Pipeline(vqa_task, compute, threads, limits),
+        lifecycle=lifecycle,
+        base_model=settings.base_model,
+        lifetime=Lifetime(),
+        max_client_batch_size=settings.max_client_batch_size,
+        threads=ThreadPoolExecutor(1, "change"),
+    )
+    compute.call(text_task.warm_up)
+    metrics = Metrics()
+    access = Access(keys, settings.is_public)
+    app = _litestar(settings, services, metrics, access, compute, threads)
+    return Application(Boundary(app, metrics, settings.request_timeout), services, problems)
+
+
+def _registry(settings: Settings) -> Registry:
+    try:
+        return Registry(DirectoryStore(settings.adapters_dir))
+    except OSError:
+        raise StartupError(
+            f"QUICKCHANGE_ADAPTERS_DIR={settings.adapters_dir}: not a folder that can be read and written"
+        ) from None
+
+
+def _tasks(settings: Settings, registry: Registry, compute: Device) -> tuple[TextClassification, VisualQuestionAnswering]:
+    device = _device(settings.device)
+    classifier = TextClassifier(TextEncoder(load_base(settings.base_model), device), settings.max_lora_rank)
+    text_task = TextClassification(
+        classifier, TextTokenizer(settings.base_model), registry, compute.call,
+        max_adapters=settings.max_loras, max_chars=settings.max_text_chars,
+    )  # fmt: skip
+    vqa_task = VisualQuestionAnswering(
+        load_image_encoder(settings.image_encoder, device), load_sentence_encoder(settings.sentence_encoder, device), registry, compute.call,
+        max_adapters=settings.max_loras, max_chars=settings.max_text_chars, max_pixels=settings.max_image_pixels,
+        cache_size=settings.embedding_cache_size, device=device,
+    )  # fmt: skip
+    return text_task, vqa_task
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise StartupError(
+            f"QUICKCHANGE_DEVICE={name}: no such device here; accepted: auto, cpu, or cuda where there is a GPU"
+        ) from None
+    return device
+
+
+def _litestar(
+    settings: Settings, services: Services, metrics: Metrics, access: Access, compute: Device, threads: ThreadPoolExecutor
+) -> Litestar:
+    def provide_services() -> Services:
+        return services
+
+    def provide_metrics() -> Metrics:
+        return metrics
+
+    async def refuse_while_draining(request: Request) -> None:  # type: ignore[type-arg]  # the framework's hook takes any
+        if request.url.path.startswith("/v1"):
+            services.lifetime.check()
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        services.text.start()
+        services.vqa.start()
+        try:
+            yield
+        finally:
+            await services.text.stop()
+            await services.vqa.stop()
+            compute.close()
+            threads.shutdown()
+            services.threads.shutdown()
+
+    adapters.publish.request_max_body_size = settings.max_adapter_bytes
+    return Litestar(
+        [*HANDLERS, docs_assets()],
+        dependencies={
+            "services": Provide(provide_services, sync_to_thread=False),
+            "metrics": Provide(provide_metrics, sync_to_thread=False),
+        },
+        exception_handlers={Exception: to_response},
+        guards=[access.guard],
+        before_request=refuse_while_draining,
+        lifespan=[lifespan],
+        request_max_body_size=settings.max_body_bytes,
+        openapi_config=_openapi(),
+        logging_config=None,
+    )
+
+
+def _openapi() -> OpenAPIConfig:
+    return OpenAPIConfig(
+        title="Quickchange",
+        version=version("quickchange"),
+        description="One base model in memory; every request wears its own adapter.",
+        path="/schema",
+        render_plugins=[docs_page()],
+        components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}),
+    )

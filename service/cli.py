@@ -1,0 +1,204 @@
+"""The command line: ``quickchange serve``, ``quickchange adapters …`` and ``quickchange keys``."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from pydantic.fields import FieldInfo
+from rich.console import Console
+from rich.table import Table
+
+from service.errors import QuickchangeError
+from service.settings import PREFIX, Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from service.app import Application
+    from service.client import Client
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="One base model in memory; every request wears its own adapter."
+)
+adapters = typer.Typer(no_args_is_help=True, help="List, show, upload, point and delete the adapters of a running server.")
+app.add_typer(adapters, name="adapters")
+console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+
+Server = Annotated[str, typer.Option("--server", envvar=f"{PREFIX}SERVER", help="address of the server")]
+Key = Annotated[str | None, typer.Option("--key", envvar=f"{PREFIX}API_KEY", help="API key, where the server wants one")]
+LOCAL = "http://127.0.0.1:8000"
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the command with one line and exit code 1 for an error that somebody caused."""
+    try:
+        yield
+    except QuickchangeError as error:
+        errors.print(f"[bold red]error:[/] {error}", soft_wrap=True, markup=True)
+        raise typer.Exit(1) from None
+
+
+def _serve(**flags: object) -> None:
+    """Serve the base model and the adapters over HTTP until SIGTERM, which lets the requests in flight finish."""
+    with one_line_errors():
+        settings = load_settings(**flags)
+        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+        with console.status(f"loading {settings.base_model}, {settings.image_encoder} and {settings.sentence_encoder} …"):
+            from service.server import serve
+        serve(settings, announce)
+
+
+def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
+    kind = field.annotation
+    if get_origin(kind) is Literal:
+        kind = str
+    elif type(None) in get_args(kind):
+        kind = next(arg for arg in get_args(kind) if arg is not type(None))
+    option = f"--{name.replace('_', '-')}"
+    default = f" [default: {field.default}]" if field.default is not None else ""
+    help_text = f"{field.description}{default} [env: {PREFIX}{name.upper()}]"
+    info = typer.Option(option, help=help_text, show_default=False)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, info])  # type: ignore[operator]
+
+
+def _with_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Give the command one flag for each setting, so that a setting's name is written once."""
+    parameters = [_flag(name, field) for name, field in Settings.model_fields.items()]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+app.command("serve")(_with_flags(_serve))
+
+
+def announce(application: Application, url: str) -> None:
+    """Print where the server listens, what it serves, and a call of each endpoint to paste."""
+    services = application.services
+    console.print(f"\n[bold green]Quickchange[/] serves [bold]{services.base_model}[/] at [bold]{url}[/]   docs: {url}/schema\n")
+    table = Table("adapter", "task", "aliases", "labels", box=None, padding=(0, 2))
+    for adapter in services.lifecycle.registry.adapters():
+        labels = next(iter(adapter.versions.values())).labels if adapter.versions else ()
+        shown = ", ".join(labels[:4]) + (f" … ({len(labels)})" if len(labels) > 4 else "")  # noqa: PLR2004  # what fits a line
+        aliases = ", ".join(f"{alias} → {version}" for alias, version in sorted(adapter.aliases.items()))
+        table.add_row(adapter.name, adapter.task or "–", aliases or "–", shown)
+    console.print(table)
+    for problem in application.problems:
+        errors.print(f"[yellow]not loaded:[/] {problem}", soft_wrap=True)
+    for call in curls(url):
+        console.print(f"\n  {call}", soft_wrap=True, markup=False)
+    console.print("\nCtrl-C stops it.", style="dim")
+
+
+def curls(url: str) -> list[str]:
+    """A call of each predicting endpoint, ready to paste."""
+    as_json = "-H 'content-type: application/json'"
+    return [
+        f"""curl {url}/v1/sentiment {as_json} -d '{{"text": "I love how quickly this works"}}'""",
+        f"""curl {url}/v1/classify {as_json} -d '{{"text": "Oh great, another Monday", "adapters": ["irony", "emotion"]}}'""",
+        f"""curl {url}/v1/vqa -F image=@docs/example-room.jpg -F 'question=what is on the table'""",
+    ]
+
+
+@adapters.command("list")
+def list_adapters(server: Server = LOCAL, key: Key = None) -> None:
+    """List the adapters of a running server."""
+    with _client(server, key) as client:
+        table = Table("adapter", "task", "versions", "aliases", "labels")
+        for adapter in client.adapters():
+            aliases = ", ".join(f"{alias} → {version}" for alias, version in sorted(adapter["aliases"].items()))
+            table.add_row(adapter["name"], adapter["task"], str(len(adapter["versions"])), aliases, str(len(adapter["labels"])))
+        console.print(table)
+
+
+@adapters.command("show")
+def show_adapter(name: str, server: Server = LOCAL, key: Key = None) -> None:
+    """Show an adapter's versions, where its aliases point, and its metrics."""
+    with _client(server, key) as client:
+        adapter = client.adapter(name)
+        aliases = {version: alias for alias, version in adapter["aliases"].items()}
+        table = Table(
+            "version", "alias", "created", "state", "metrics", "digest", title=f"{name}: {', '.join(adapter['labels'][:8])}"
+        )
+        for version in adapter["versions"]:
+            metrics = "\n".join(f"{split}: {_figures(values)}" for split, values in version["metrics"].items())
+            created, digest = version["created"][:16], version["digest"][7:19]
+            table.add_row(
+                str(version["version"]), aliases.get(version["version"], ""), created, version["state"], metrics, digest
+            )
+        console.print(table)
+
+
+@adapters.command("push")
+def push(
+    folder: Annotated[Path, typer.Argument(help="a bundle from training, or any PEFT adapter's folder")],
+    name: Annotated[str | None, typer.Option(help="adapter name; else the manifest's, else the folder's")] = None,
+    alias: Annotated[str | None, typer.Option(help="alias to point at the new version, such as live")] = None,
+    server: Server = LOCAL,
+    key: Key = None,
+) -> None:
+    """Upload an adapter to a running server; with --alias live, the next request is answered by it."""
+    with _client(server, key) as client:
+        published = client.push(folder, name, alias)
+        aliases = ", ".join(f"{at} → {version}" for at, version in sorted(published["aliases"].items())) or "none"
+        console.print(f"[green]{published['name']}:{published['version']}[/]  {published['digest'][:19]}…  aliases: {aliases}")
+
+
+@adapters.command("alias")
+def point_alias(name: str, alias: str, version: int, server: Server = LOCAL, key: Key = None) -> None:
+    """Point an alias at a version; the next request for it is answered by that version."""
+    with _client(server, key) as client:
+        client.set_alias(name, alias, version)
+        console.print(f"[green]{name}@{alias}[/] → {version}")
+
+
+@adapters.command("rm")
+def remove(name: str, version: int, server: Server = LOCAL, key: Key = None) -> None:
+    """Delete a version that no alias points at."""
+    with _client(server, key) as client:
+        client.delete(name, version)
+        console.print(f"deleted {name}:{version}")
+
+
+@app.command("keys")
+def make_key(
+    owner: Annotated[str, typer.Argument(help="whose key it is, one word")],
+    scope: Annotated[list[str], typer.Option(help="adapters:write, adapters:delete; repeat for both")],
+    file: Annotated[Path, typer.Option(help="keys file to append to (QUICKCHANGE_API_KEYS_FILE)")] = Path("api-keys.txt"),
+) -> None:
+    """Make an API key: print it once, and append its hash to the keys file."""
+    from service.routes.guards import SCOPES, key_line
+
+    unknown = sorted(set(scope) - set(SCOPES))
+    if unknown or len(owner.split()) != 1:
+        errors.print(
+            f"[bold red]error:[/] {unknown[0] if unknown else owner!r}: expected one word, and scopes out of {', '.join(SCOPES)}"
+        )
+        raise typer.Exit(1)
+    key = secrets.token_urlsafe(32)
+    with file.open("a", encoding="utf-8") as out:
+        out.write(key_line(owner, key, frozenset(scope)) + "\n")
+    file.chmod(0o600)
+    console.print(key, soft_wrap=True)
+
+
+@contextmanager
+def _client(server: str, key: str | None) -> Iterator[Client]:
+    from service.client import Client
+
+    with one_line_errors():
+        yield Client(server, key)
+
+
+def _figures(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in values.items())

@@ -1,0 +1,122 @@
+"""A request's way through the engine: admission, prepare on a CPU thread, the batcher, the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from service.engine.batcher import Batcher, Costed, Queued
+from service.engine.device import Device
+from service.errors import DeadlineExceeded, Overloaded
+
+
+class Sized(Protocol):
+    """What admission must know of a request: how many rows it will become."""
+
+    @property
+    def rows(self) -> int: ...
+
+
+Request = TypeVar("Request", bound=Sized)
+Request_contra = TypeVar("Request_contra", bound=Sized, contravariant=True)
+Item = TypeVar("Item", bound=Costed)
+Output = TypeVar("Output")
+
+
+class Task(Protocol[Request_contra, Item, Output]):
+    """What is computed: a CPU step from a request to items, and a device step from items to outputs."""
+
+    def prepare(self, request: Request_contra, /) -> Sequence[Item]: ...
+
+    def forward(self, items: Sequence[Item], /) -> Sequence[Output | Exception]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where a request's time went, in milliseconds; queue and inference are those of its slowest row."""
+
+    prepare: float
+    queue: float
+    inference: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[Output]):
+    """A request's outputs, one per row, and its timing."""
+
+    outputs: Sequence[Output]
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of a pipeline: rows in it, tokens of a batch, tokens in the queue, and a request's seconds."""
+
+    rows: int
+    batch_tokens: int
+    queue_tokens: int
+    seconds: float
+
+
+class Pipeline(Generic[Request, Item, Output]):
+    """One task behind admission, CPU threads and a batcher; every pipeline shares the device thread."""
+
+    def __init__(self, task: Task[Request, Item, Output], device: Device, threads: ThreadPoolExecutor, limits: Limits) -> None:
+        self._task, self._threads, self._limits = task, threads, limits
+        self._batcher: Batcher[Item, Output] = Batcher(task.forward, device, limits.batch_tokens, limits.queue_tokens)
+        self._rows = 0
+        self.start, self.stop = self._batcher.start, self._batcher.stop
+
+    @property
+    def rows(self) -> int:
+        """Rows that are being prepared, waiting or running."""
+        return self._rows
+
+    @property
+    def depth(self) -> int:
+        """Rows that wait for a batch."""
+        return self._batcher.depth
+
+    async def run(self, request: Request) -> Answer[Output]:
+        """Answer a request, every row of it.
+
+        Raises :class:`Overloaded` at once when its rows do not fit, :class:`DeadlineExceeded` when time is up, and
+        else the first error of prepare or of any row. Cancelling it takes its rows out of the queue.
+        """
+        if self._rows and self._rows + request.rows > self._limits.rows:
+            raise Overloaded(
+                f"{self._rows} rows are in work and this request has {request.rows}; at most {self._limits.rows} are accepted"
+            )
+        self._rows += request.rows
+        try:
+            async with asyncio.timeout(self._limits.seconds):
+                return await self._answer(request)
+        except TimeoutError:
+            raise DeadlineExceeded(f"no answer within {self._limits.seconds:g} s") from None
+        finally:
+            self._rows -= request.rows
+
+    async def _answer(self, request: Request) -> Answer[Output]:
+        arrived = time.perf_counter()
+        items = await self._on_thread(lambda: self._task.prepare(request))
+        prepared = time.perf_counter()
+        queued = self._batcher.submit(items)
+        try:
+            outputs = await asyncio.gather(*(entry.future for entry in queued))
+        finally:
+            for entry in queued:
+                entry.future.cancel()
+        return Answer(outputs, _timing(arrived, prepared, queued))
+
+    async def _on_thread(self, call: Callable[[], Sequence[Item]]) -> Sequence[Item]:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
+def _timing(arrived: float, prepared: float, queued: Sequence[Queued[Item, Output]]) -> Timing:
+    waited = max((entry.started - entry.arrived for entry in queued), default=0.0)
+    computed = max((entry.finished - entry.started for entry in queued), default=0.0)
+    return Timing(1e3 * (prepared - arrived), 1e3 * waited, 1e3 * computed)

@@ -1,0 +1,32 @@
+"""The base model's tokenizer, set up once: transformers' own wrapper changes its truncation at every call, which threads may not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import AutoTokenizer
+
+from service.errors import StartupError
+from service.models.sources import locate, not_found
+
+SETTING = "QUICKCHANGE_BASE_MODEL"
+
+
+class TextTokenizer:
+    """Turns texts into token ids with the model's special tokens, never cut nor padded; safe to call from many threads."""
+
+    def __init__(self, name: str) -> None:
+        """Load by packaged name, folder or hub id; raises :class:`StartupError` when there is no fast tokenizer."""
+        try:
+            loaded = AutoTokenizer.from_pretrained(locate(name, SETTING))
+        except (OSError, ValueError):
+            raise not_found(name, SETTING) from None
+        if not loaded.is_fast:
+            raise StartupError(f"{SETTING}={name}: its tokenizer is not a fast one; expected a folder with tokenizer.json")
+        self._tokenizer = loaded.backend_tokenizer
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]

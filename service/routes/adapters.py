@@ -1,0 +1,137 @@
+"""Adapters over HTTP: list, show, upload a version, move an alias, delete a version; and ``/v1/models``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from litestar import Response, delete, get, post, put
+from litestar.datastructures import UploadFile
+from litestar.enums import RequestEncodingType
+from litestar.params import Body
+
+from service.errors import BadRequest
+from service.routes.guards import DELETE, WRITE, json_only, multipart_only
+from service.routes.schemas import AdapterList, AdapterView, AliasBody, Model, ModelList, Published, VersionView
+from service.routes.services import Services
+from service.store.bundle import Bundle
+from service.store.registry import Adapter
+from service.store.selector import LIVE, Ref
+from service.tasks.lifecycle import Lifecycle
+
+
+@dataclass
+class Upload:
+    """The parts of an uploaded adapter version; ``card`` is its README.md."""
+
+    adapter_config: UploadFile | None = None
+    adapter_model: UploadFile | None = None
+    manifest: UploadFile | None = None
+    card: UploadFile | None = None
+    alias: str | None = None
+
+
+Form = Annotated[Upload, Body(media_type=RequestEncodingType.MULTI_PART)]
+
+
+@get("/v1/adapters", tags=["adapters"], summary="List the adapters", sync_to_thread=False)
+def list_adapters(services: Services) -> AdapterList:
+    """Every adapter with its versions and aliases."""
+    return AdapterList(adapters=[_view(adapter, services.lifecycle) for adapter in services.lifecycle.registry.adapters()])
+
+
+@get("/v1/adapters/{name:str}", tags=["adapters"], summary="Show an adapter", sync_to_thread=False)
+def show_adapter(name: str, services: Services) -> AdapterView:
+    """One adapter with its versions and aliases."""
+    return _view(services.lifecycle.registry.get(name), services.lifecycle)
+
+
+@post(
+    "/v1/adapters/{name:str}/versions",
+    opt={"scope": WRITE},
+    guards=[multipart_only],
+    tags=["adapters"],
+    summary="Upload a version",
+)
+async def publish(name: str, data: Form, services: Services) -> Response[Published]:
+    """Check an adapter completely, store it, and point ``alias`` at it; the same files again are the same version."""
+    services.lifetime.check()
+    config, weights = await _part(data.adapter_config, "adapter_config"), await _part(data.adapter_model, "adapter_model")
+    manifest = await data.manifest.read() if data.manifest else None
+    card = (await data.card.read()).decode("utf-8", "replace") if data.card else ""
+
+    def change() -> tuple[Ref, bool]:
+        return services.lifecycle.publish(name, Bundle.parse(config, weights, manifest, card), data.alias or None)
+
+    ref, is_new = await services.change(change)
+    return Response(_published(ref, services.lifecycle), status_code=201 if is_new else 200)
+
+
+@put(
+    "/v1/adapters/{name:str}/aliases/{alias:str}",
+    opt={"scope": WRITE},
+    guards=[json_only],
+    tags=["adapters"],
+    summary="Point an alias",
+)
+async def set_alias(name: str, alias: str, data: AliasBody, services: Services) -> AdapterView:
+    """The next request for the alias is answered by this version."""
+    services.lifetime.check()
+    await services.change(lambda: services.lifecycle.set_alias(name, alias, data.version))
+    return _view(services.lifecycle.registry.get(name), services.lifecycle)
+
+
+@delete("/v1/adapters/{name:str}/versions/{version:int}", opt={"scope": DELETE}, tags=["adapters"], summary="Delete a version")
+async def delete_version(name: str, version: int, services: Services) -> None:
+    """Requests that already hold the version finish with it; its number is never used again."""
+    services.lifetime.check()
+    await services.change(lambda: services.lifecycle.delete(name, version))
+
+
+@get("/v1/models", tags=["adapters"], summary="The base model and the live adapters, in vLLM's shape", sync_to_thread=False)
+def list_models(services: Services) -> ModelList:
+    """The base model has no parent; adapters have it as theirs."""
+    base = services.base_model
+    live = [adapter for adapter in services.lifecycle.registry.adapters() if LIVE in adapter.aliases]
+    adapters = [Model(id=adapter.name, root=str(Ref(adapter.name, adapter.aliases[LIVE])), parent=base) for adapter in live]
+    return ModelList(data=[Model(id=base, root=base, parent=None), *adapters])
+
+
+async def _part(upload: UploadFile | None, name: str) -> bytes:
+    if not isinstance(upload, UploadFile):
+        raise BadRequest(f"{name} is required, as a file of the form")
+    return await upload.read()
+
+
+def _view(adapter: Adapter, lifecycle: Lifecycle) -> AdapterView:
+    newest = adapter.versions[max(adapter.versions)] if adapter.versions else None
+    return AdapterView(
+        name=adapter.name,
+        task=adapter.task,
+        labels=list(newest.labels) if newest else [],
+        versions=[
+            VersionView(
+                version=version,
+                digest=manifest.digest,
+                created=manifest.created,
+                base={role: ref.name for role, ref in manifest.base.items()},
+                metrics=manifest.metrics,
+                state="loaded" if lifecycle.is_loaded(Ref(adapter.name, version)) else "stored",
+            )
+            for version, manifest in sorted(adapter.versions.items())
+        ],
+        aliases=dict(adapter.aliases),
+    )
+
+
+def _published(ref: Ref, lifecycle: Lifecycle) -> Published:
+    adapter = lifecycle.registry.get(ref.name)
+    manifest = adapter.versions[ref.version]
+    return Published(
+        name=ref.name,
+        version=ref.version,
+        digest=manifest.digest,
+        task=manifest.task,
+        labels=list(manifest.labels),
+        aliases=dict(adapter.aliases),
+    )

@@ -1,0 +1,35 @@
+"""The page at ``/schema``: Swagger UI, from files installed with the server, so that it works without a network."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from litestar import Router
+from litestar.openapi.plugins import SwaggerRenderPlugin
+from litestar.static_files import create_static_files_router
+
+from service.routes.guards import PUBLIC
+
+ASSETS = "/schema/assets"
+PACKAGE = "flask_openapi_swagger"  # carries Swagger UI's distribution; its Flask part is not used
+
+
+def docs_page() -> SwaggerRenderPlugin:
+    """The page's renderer; it points at :func:`docs_assets`."""
+    return SwaggerRenderPlugin(
+        path="/",
+        js_url=f"{ASSETS}/js/swagger-ui-bundle.js",
+        standalone_preset_js_url=f"{ASSETS}/js/swagger-ui-standalone-preset.js",
+        css_url=f"{ASSETS}/css/swagger-ui.css",
+        favicon="",
+    )
+
+
+def docs_assets() -> Router:
+    """The script and style of the page."""
+    spec = find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(PACKAGE)
+    folder = Path(spec.origin).parent / "templates" / "swagger"
+    return create_static_files_router(ASSETS, [folder], opt={"scope": PUBLIC}, include_in_schema=False)

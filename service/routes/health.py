@@ -1,0 +1,29 @@
+"""Probes and metrics: ``/health/live``, ``/health/ready`` and ``/metrics``."""
+
+from __future__ import annotations
+
+from litestar import Response, get
+
+from service.routes.guards import PUBLIC
+from service.routes.metrics import Metrics
+from service.routes.schemas import Health
+from service.routes.services import Services
+
+
+@get("/health/live", opt={"scope": PUBLIC}, tags=["health"], summary="Is the process alive?", sync_to_thread=False)
+def live() -> Health:
+    """200 as long as the event loop turns."""
+    return Health(status="alive")
+
+
+@get("/health/ready", opt={"scope": PUBLIC}, tags=["health"], summary="Does it take requests?", sync_to_thread=False)
+def ready(services: Services) -> Health:
+    """200, or 503 as soon as the server begins to drain."""
+    services.lifetime.check()
+    return Health(status="ready")
+
+
+@get("/metrics", tags=["health"], summary="Prometheus metrics", media_type="text/plain; version=0.0.4", sync_to_thread=False)
+def metrics(services: Services, metrics: Metrics) -> Response[bytes]:
+    """Requests by route and status, latency, rows in work and waiting, loaded adapters, cache hits."""
+    return Response(metrics.render(services))

@@ -1,0 +1,206 @@
+"""The bodies of the HTTP contract, version 1."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+Selector = Annotated[
+    str,
+    Field(
+        description="`name` (its `live` alias), `name@alias` or `name:version`",
+        examples=["sentiment", "sentiment@live", "sentiment:1"],
+    ),
+]
+TopK = Annotated[int | None, Field(ge=1, description="how many to return, from the best down", examples=[3])]
+Truncate = Annotated[bool, Field(description="cut texts that are longer than the adapter reads; false refuses them with 422")]
+
+
+class Body(BaseModel):
+    """A request's body: unknown fields are refused, so that a misspelt option is not silently ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Texts(Body):
+    text: Annotated[str | None, Field(description="one text", examples=["I love how quickly this works"])] = None
+    texts: Annotated[list[str] | None, Field(min_length=1, description="or several", examples=[None])] = None
+    top_k: TopK = None
+    truncate: Truncate = True
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if (self.text is None) == (self.texts is None):
+            raise PydanticCustomError("one_of", "give either text or texts")
+        return self
+
+    def all_texts(self) -> list[str]:
+        """The texts, be it one or several."""
+        return self.texts if self.texts is not None else [self.text or ""]
+
+
+class SentimentBody(_Texts):
+    """Texts to classify by the sentiment adapter, or by another."""
+
+    adapter: Selector = "sentiment"
+
+
+class ClassifyBody(_Texts):
+    """Texts to classify by one adapter, or by several at once."""
+
+    adapter: Annotated[Selector | None, Field(examples=["irony"])] = None
+    adapters: Annotated[list[Selector] | None, Field(min_length=1, examples=[None])] = None
+
+    @model_validator(mode="after")
+    def _one_adapter(self) -> Self:
+        if (self.adapter is None) == (self.adapters is None):
+            raise PydanticCustomError("one_of", "give either adapter or adapters")
+        return self
+
+    def all_adapters(self) -> list[str]:
+        """The selectors, be it one or several."""
+        return self.adapters if self.adapters is not None else [self.adapter or ""]
+
+
+class TextResult(BaseModel):
+    """How one text was classified by one adapter."""
+
+    label: Annotated[str, Field(description="the most likely label", examples=["positive"])]
+    score: Annotated[float, Field(description="its probability", examples=[0.97])]
+    scores: Annotated[dict[str, float], Field(description="probability of each label, the best first")]
+    adapter: Annotated[str, Field(examples=["sentiment"])]
+    version: Annotated[int, Field(examples=[1])]
+    truncated: Annotated[bool, Field(description="whether the end of the text was cut off")]
+
+
+class TextResults(BaseModel):
+    """One result per text and adapter: all adapters of the first text, then of the second."""
+
+    results: list[TextResult]
+
+
+class VqaBody(Body):
+    """A base64 image and one question about it, or several."""
+
+    image: Annotated[str, Field(description="a JPEG, PNG or WebP file in base64")]
+    question: Annotated[str | None, Field(examples=["what is on the table"])] = None
+    questions: Annotated[list[str] | None, Field(min_length=1, examples=[None])] = None
+    adapter: Annotated[Selector, Field(examples=["vqa"])] = "vqa"
+    top_k: TopK = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if (self.question is None) == (self.questions is None):
+            raise PydanticCustomError("one_of", "give either question or questions")
+        return self
+
+    def all_questions(self) -> list[str]:
+        """The questions, be it one or several."""
+        return self.questions if self.questions is not None else [self.question or ""]
+
+
+class ScoredAnswer(BaseModel):
+    """A possible answer and its probability."""
+
+    answer: str
+    score: float
+
+
+class VqaResult(BaseModel):
+    """The answer to one question."""
+
+    answer: Annotated[str, Field(examples=["lamp"])]
+    score: float
+    answers: list[ScoredAnswer]
+    adapter: Annotated[str, Field(examples=["vqa"])]
+    version: Annotated[int, Field(examples=[1])]
+
+
+class VqaResults(BaseModel):
+    """One result per question, in order."""
+
+    results: list[VqaResult]
+
+
+class AliasBody(Body):
+    """Where an alias is to point."""
+
+    version: Annotated[int, Field(ge=1, examples=[1])]
+
+
+class VersionView(BaseModel):
+    """One immutable version of an adapter."""
+
+    version: int
+    digest: str
+    created: datetime
+    base: dict[str, str]
+    metrics: dict[str, dict[str, float]]
+    state: Annotated[str, Field(description="`loaded` or, until a request asks for it, `stored`")]
+
+
+class AdapterView(BaseModel):
+    """One adapter, its versions and where its aliases point."""
+
+    name: str
+    task: str | None
+    labels: list[str]
+    versions: list[VersionView]
+    aliases: dict[str, int]
+
+
+class AdapterList(BaseModel):
+    """Every adapter that the server knows."""
+
+    adapters: list[AdapterView]
+
+
+class Published(BaseModel):
+    """The version that an upload became, or already was."""
+
+    name: str
+    version: int
+    digest: str
+    task: str
+    labels: list[str]
+    aliases: dict[str, int]
+
+
+class Model(BaseModel):
+    """An entry of ``/v1/models`` in vLLM's shape: adapters have the base model as their parent."""
+
+    id: str
+    object: str = "model"
+    root: str
+    parent: str | None
+
+
+class ModelList(BaseModel):
+    """The base model and every live adapter."""
+
+    object: str = "list"
+    data: list[Model]
+
+
+class Health(BaseModel):
+    """Whether the server takes requests."""
+
+    status: str
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457); ``code`` is stable, ``detail`` is one line for a person."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    code: Annotated[str, Field(examples=["adapter_not_found"])]
+    detail: str
+    faults: Annotated[list[str] | None, Field(description="every fault of a refused adapter")] = None
+
+    def content(self) -> dict[str, Any]:
+        """The body to send."""
+        return self.model_dump(exclude_none=True)

@@ -1,0 +1,105 @@
+"""An adapter's way through its life: checked, tried out, published, pointed at by aliases, deleted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from service.errors import AdapterIncompatible, InvalidInput, VersionConflict
+from service.store.bundle import Bundle
+from service.store.registry import Registry
+from service.store.selector import Ref, check_name
+from service.tasks.residency import Residency
+
+
+class AdapterTask(Protocol):
+    """What a task offers to the lifecycle: checking a bundle, and the versions it has in memory."""
+
+    residency: Residency[Any]
+
+    def check(self, bundle: Bundle) -> Any:
+        """Load a bundle and answer a golden batch with it.
+
+        Raises :class:`AdapterIncompatible` with all faults; whatever it returns goes into the residency.
+        """
+
+
+class Lifecycle:
+    """Changes to the adapters, one at a time, each complete before anybody can see it; requests go on meanwhile."""
+
+    def __init__(self, registry: Registry, tasks: Mapping[str, AdapterTask]) -> None:
+        self.registry = registry
+        self._tasks = tasks
+        self._lock = threading.Lock()
+
+    def publish(self, name: str, bundle: Bundle, alias: str | None = None) -> tuple[Ref, bool]:
+        """Check, store and load a bundle as the next version of ``name``, then point ``alias`` at it.
+
+        Returns the version and whether it is new: the same files again are the same version. Raises
+        :class:`AdapterIncompatible`, :class:`InvalidInput`, :class:`VersionConflict` or :class:`StoreFull`, and then
+        nothing has changed.
+        """
+        check_name(name)
+        if alias is not None:
+            check_name(alias, "alias")
+        task = self._task(bundle.manifest.task)
+        with self._lock:
+            known = self.registry.find(name, bundle.manifest.digest)
+            ref = known or self._new_version(name, bundle, task)
+            if alias is not None:
+                self._point(alias, ref)
+        return ref, known is None
+
+    def set_alias(self, name: str, alias: str, version: int) -> None:
+        """Load the version, then point the alias at it; the next request is answered by it."""
+        check_name(alias, "alias")
+        with self._lock:
+            self._point(alias, self.registry.resolve(f"{name}:{version}"))
+
+    def delete(self, name: str, version: int) -> None:
+        """Delete a version from the store and from memory; requests that already hold it finish."""
+        with self._lock:
+            ref = self.registry.resolve(f"{name}:{version}")
+            task = self._task_of(ref)
+            self.registry.delete(ref)
+            task.residency.drop(ref)
+
+    def load_live(self) -> list[str]:
+        """Load every version that an alias points at, and return a line for each one that cannot be loaded."""
+        problems = []
+        for adapter in self.registry.adapters():
+            for version in sorted(set(adapter.aliases.values())):
+                ref = Ref(adapter.name, version)
+                try:
+                    self._task_of(ref).residency.get(ref)
+                except InvalidInput as error:
+                    problems.append(f"{ref}: {error}")
+        return problems
+
+    def is_loaded(self, ref: Ref) -> bool:
+        """Whether the version is in memory."""
+        return ref in self._task_of(ref).residency
+
+    def _new_version(self, name: str, bundle: Bundle, task: AdapterTask) -> Ref:
+        siblings = next((a.task for a in self.registry.adapters() if a.name == name), None)
+        if siblings not in (None, bundle.manifest.task):
+            raise VersionConflict(
+                f"adapter {name!r} answers {siblings}; this version answers {bundle.manifest.task}: use another name"
+            )
+        loaded = task.check(bundle)
+        ref = self.registry.publish(name, bundle)
+        task.residency.put(ref, loaded)
+        return ref
+
+    def _point(self, alias: str, ref: Ref) -> None:
+        self._task_of(ref).residency.get(ref)
+        self.registry.set_alias(ref.name, alias, ref.version)
+
+    def _task_of(self, ref: Ref) -> AdapterTask:
+        return self._task(self.registry.get(ref.name).versions[ref.version].task)
+
+    def _task(self, name: str) -> AdapterTask:
+        if name not in self._tasks:
+            raise AdapterIncompatible([f"this server does not answer {name}; it answers {', '.join(self._tasks)}"])
+        return self._tasks[name]

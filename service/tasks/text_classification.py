@@ -1,0 +1,173 @@
+"""Text classification: token ids on a CPU thread, then one forward for rows of any mix of adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from service.errors import AdapterIncompatible, ForwardFailed, InvalidInput, TooLarge
+from service.models.text_classifier import LoadedTextAdapter, Row, TextClassifier
+from service.models.tokenizer import TextTokenizer
+from service.store.bundle import TEXT_CLASSIFICATION, Bundle
+from service.store.registry import Registry
+from service.store.selector import Ref
+from service.tasks.residency import Residency
+
+T = TypeVar("T")
+GOLDEN = ("good", "This is not what anybody had expected of it, but it works.", "@user 🙂 http 12:30 …")
+
+
+@dataclass(frozen=True, slots=True)
+class TextRequest:
+    """Texts, the selectors of the adapters that each of them is for, and whether too long texts may be cut."""
+
+    texts: Sequence[str]
+    adapters: Sequence[str]
+    truncate: bool = True
+    top_k: int | None = None
+
+    @property
+    def rows(self) -> int:
+        """One row for each text and adapter."""
+        return len(self.texts) * len(self.adapters)
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """A version in memory: its labels, the tokens it reads, and its tensors."""
+
+    labels: tuple[str, ...]
+    max_length: int
+    loaded: LoadedTextAdapter
+
+
+@dataclass(frozen=True, slots=True)
+class TextItem:
+    """One row: token ids cut for its adapter. Holding ``resident`` is the lease on the version resolved at admission."""
+
+    ids: Sequence[int]
+    truncated: bool
+    ref: Ref
+    resident: Resident
+    top_k: int | None
+
+    @property
+    def tokens(self) -> int:
+        """The row's cost in a batch."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """A row's answer: the best label, and labels with probabilities from the best down."""
+
+    label: str
+    score: float
+    scores: dict[str, float]
+    ref: Ref
+    truncated: bool
+
+
+class TextClassification:
+    """The task behind ``/v1/sentiment`` and ``/v1/classify``.
+
+    ``on_device`` runs a call on the device thread.
+    """
+
+    def __init__(
+        self,
+        classifier: TextClassifier,
+        tokenizer: TextTokenizer,
+        registry: Registry,
+        on_device: Callable[[Callable[[], T]], T],
+        *,
+        max_adapters: int,
+        max_chars: int,
+    ) -> None:
+        self._classifier, self._tokenizer, self._registry = classifier, tokenizer, registry
+        self._on_device, self._max_chars = on_device, max_chars
+        self.residency: Residency[Resident] = Residency(self._load, max_adapters)
+
+    def prepare(self, request: TextRequest) -> list[TextItem]:
+        """Resolve the adapters and tokenise the texts once for all of them; adapters vary fastest.
+
+        Raises :class:`AdapterNotFound`, :class:`InvalidInput` or :class:`TooLarge`, naming the text by its place.
+        """
+        worn = [self._resolve(selector) for selector in request.adapters]
+        for place, text in enumerate(request.texts):
+            self._check(text, place, len(request.texts))
+        tokenised = self._tokenizer(request.texts)
+        return [self._item(ids, ref, resident, request, place) for place, ids in enumerate(tokenised) for ref, resident in worn]
+
+    def forward(self, items: Sequence[TextItem]) -> list[Classification | Exception]:
+        """Answers of a batch, in order; a row whose logits are not finite fails alone."""
+        logits = self._classifier.forward([Row(item.ids, item.resident.loaded) for item in items])
+        return [_answer(item, row) for item, row in zip(items, logits, strict=True)]
+
+    def check(self, bundle: Bundle) -> Resident:
+        """Load a bundle and answer golden texts with it; raises :class:`AdapterIncompatible` with all faults."""
+        resident = self._resident_of(bundle)
+        rows = [Row(self._cut(ids, resident.max_length), resident.loaded) for ids in self._tokenizer(GOLDEN)]
+        outputs = self._on_device(lambda: self._classifier.forward(rows))
+        if not all(bool(torch.isfinite(row).all()) for row in outputs):
+            raise AdapterIncompatible(["its logits for a plain English sentence are not finite"])
+        return resident
+
+    def warm_up(self) -> None:
+        """Run the bare base model once: libraries set up their kernels at the first forward."""
+        self._classifier.forward([Row(ids, None) for ids in self._tokenizer(GOLDEN)])
+
+    def _load(self, ref: Ref) -> Resident:
+        return self._resident_of(self._registry.store.read(ref))
+
+    def _resident_of(self, bundle: Bundle) -> Resident:
+        manifest, encoder = bundle.manifest, self._classifier.encoder
+        wanted = manifest.base.get("base_model")
+        if wanted is not None and wanted.fingerprint != encoder.fingerprint:
+            raise AdapterIncompatible(
+                [
+                    f"it was trained on {wanted.name} ({wanted.fingerprint[:19]}…); this server's base model is {encoder.fingerprint[:19]}…"
+                ]
+            )
+        adapter = self._classifier.parse(bundle.config, bundle.tensors, len(manifest.labels))
+        length = min(manifest.max_length or encoder.max_length, encoder.max_length)
+        return Resident(manifest.labels, length, self._classifier.load(adapter))
+
+    def _resolve(self, selector: str) -> tuple[Ref, Resident]:
+        ref = self._registry.resolve(selector)
+        task = self._registry.get(ref.name).task
+        if task != TEXT_CLASSIFICATION:
+            raise InvalidInput(f"adapter {ref.name!r} answers {task}, not {TEXT_CLASSIFICATION}")
+        return ref, self.residency.get(ref)
+
+    def _check(self, text: str, place: int, count: int) -> None:
+        where = f"texts[{place}]" if count > 1 else "text"
+        if not text.strip():
+            raise InvalidInput(f"{where} is empty")
+        if len(text) > self._max_chars:
+            raise TooLarge(f"{where} has {len(text)} characters; at most {self._max_chars} are accepted")
+
+    def _item(self, ids: Sequence[int], ref: Ref, resident: Resident, request: TextRequest, place: int) -> TextItem:
+        truncated = len(ids) > resident.max_length
+        if truncated and not request.truncate:
+            raise InvalidInput(
+                f"text {place} has {len(ids)} tokens; adapter {ref} reads {resident.max_length}: shorten it, or leave truncate on"
+            )
+        return TextItem(self._cut(ids, resident.max_length), truncated, ref, resident, request.top_k)
+
+    @staticmethod
+    def _cut(ids: Sequence[int], length: int) -> Sequence[int]:
+        """At most ``length`` tokens, the closing one kept, as the tokenizer itself truncates."""
+        return ids if len(ids) <= length else [*ids[: length - 1], ids[-1]]
+
+
+def _answer(item: TextItem, logits: torch.Tensor) -> Classification | Exception:
+    if not bool(torch.isfinite(logits).all()):
+        return ForwardFailed(f"adapter {item.ref} gave logits that are not finite for this text")
+    ranked = sorted(zip(item.resident.labels, logits.float().softmax(-1).tolist(), strict=True), key=lambda pair: -pair[1])
+    scores = dict(ranked[: item.top_k])
+    label, score = ranked[0]
+    return Classification(label, score, scores, item.ref, item.truncated)

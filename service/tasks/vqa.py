@@ -1,0 +1,193 @@
+"""Visual question answering: decode and tokenise on a CPU thread, then frozen towers for what is new, then the heads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from service.errors import AdapterIncompatible, ForwardFailed, InvalidInput, TooLarge
+from service.models.image_encoder import ImageEncoder
+from service.models.sentence_encoder import SentenceEncoder
+from service.models.vqa_head import VqaHead
+from service.store.bundle import VISUAL_QUESTION_ANSWERING, Bundle
+from service.store.registry import Registry
+from service.store.selector import Ref
+from service.tasks.embedding_cache import EmbeddingCache
+from service.tasks.images import decode
+from service.tasks.residency import Residency
+
+T = TypeVar("T")
+IMAGE_TOKENS = 256  # what a new image costs in a batch, beside a question's tokens: about the ratio of their forwards
+TOP_ANSWERS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class VqaRequest:
+    """An image file's bytes, the questions about it, and the selector of the adapter that answers."""
+
+    image: bytes
+    questions: Sequence[str]
+    adapter: str
+    top_k: int | None = None
+
+    @property
+    def rows(self) -> int:
+        """One row for each question."""
+        return len(self.questions)
+
+
+@dataclass(frozen=True, slots=True)
+class Encodable:
+    """An encoder's input, and the content hash under which its embedding is kept; ``embedding`` is set if it was."""
+
+    key: bytes
+    content: Tensor | Sequence[int] | None
+    embedding: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """A version in memory: its answers and its head."""
+
+    answers: tuple[str, ...]
+    head: VqaHead
+
+
+@dataclass(frozen=True, slots=True)
+class VqaItem:
+    """One question about one image. Holding ``resident`` is the lease on the version resolved at admission."""
+
+    image: Encodable
+    question: Encodable
+    tokens: int
+    ref: Ref
+    resident: Resident
+    top_k: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class VqaAnswer:
+    """A row's answer: the best one, and answers with probabilities from the best down."""
+
+    answer: str
+    score: float
+    answers: list[tuple[str, float]]
+    ref: Ref
+
+
+class VisualQuestionAnswering:
+    """The task behind ``/v1/vqa``; ``on_device`` runs a call on the device thread."""
+
+    def __init__(
+        self,
+        images: ImageEncoder,
+        sentences: SentenceEncoder,
+        registry: Registry,
+        on_device: Callable[[Callable[[], T]], T],
+        *,
+        max_adapters: int,
+        max_chars: int,
+        max_pixels: int,
+        cache_size: int,
+        device: torch.device,
+    ) -> None:
+        self._images, self._sentences, self._registry, self._on_device = images, sentences, registry, on_device
+        self._max_chars, self._max_pixels, self._device = max_chars, max_pixels, device
+        self.image_cache, self.question_cache = EmbeddingCache(cache_size), EmbeddingCache(cache_size)
+        self.residency: Residency[Resident] = Residency(self._load, max_adapters)
+
+    def prepare(self, request: VqaRequest) -> list[VqaItem]:
+        """Resolve the adapter, decode the image unless its embedding is known, tokenise the questions.
+
+        Raises :class:`AdapterNotFound`, :class:`InvalidInput`, :class:`TooLarge` or :class:`UnsupportedMedia`.
+        """
+        ref = self._registry.resolve(request.adapter)
+        task = self._registry.get(ref.name).task
+        if task != VISUAL_QUESTION_ANSWERING:
+            raise InvalidInput(f"adapter {ref.name!r} answers {task}, not {VISUAL_QUESTION_ANSWERING}")
+        resident = self.residency.get(ref)
+        for place, question in enumerate(request.questions):
+            self._check(question, place, len(request.questions))
+        image = self._image(request.image)
+        rows = self._sentences.tokenize(request.questions)
+        questions = [self._question(row) for row in rows]
+        costs = [len(row) + (IMAGE_TOKENS if image.embedding is None and not place else 0) for place, row in enumerate(rows)]
+        return [VqaItem(image, q, cost, ref, resident, request.top_k) for q, cost in zip(questions, costs, strict=True)]
+
+    def forward(self, items: Sequence[VqaItem]) -> list[VqaAnswer | Exception]:
+        """Answers of a batch, in order: each new image and question is embedded once, then each row's head runs."""
+        images = self._embed([item.image for item in items], self.image_cache, self._embed_images)
+        questions = self._embed([item.question for item in items], self.question_cache, self._embed_questions)
+        answers: list[VqaAnswer | Exception] = []
+        with torch.inference_mode():
+            for item, image, question in zip(items, images, questions, strict=True):
+                logits = item.resident.head.logits(image[None], question[None])[0]
+                answers.append(_answer(item, logits.cpu()))
+        return answers
+
+    def check(self, bundle: Bundle) -> Resident:
+        """Load a bundle and answer a golden question with it; raises :class:`AdapterIncompatible` with all faults."""
+        resident = self._resident_of(bundle)
+        image, question = (
+            torch.zeros(1, self._images.size, device=self._device),
+            torch.zeros(1, self._sentences.size, device=self._device),
+        )
+        logits = self._on_device(lambda: resident.head.logits(image, question))
+        if not bool(torch.isfinite(logits).all()):
+            raise AdapterIncompatible(["its logits for a plain image and question are not finite"])
+        return resident
+
+    def _load(self, ref: Ref) -> Resident:
+        return self._resident_of(self._registry.store.read(ref))
+
+    def _resident_of(self, bundle: Bundle) -> Resident:
+        image, sentence = (self._images.size, self._images.fingerprint), (self._sentences.size, self._sentences.fingerprint)
+        head = VqaHead.parse(bundle.config, bundle.tensors, bundle.manifest.labels, image, sentence)
+        return Resident(bundle.manifest.labels, head.to(self._device))
+
+    def _check(self, question: str, place: int, count: int) -> None:
+        where = f"questions[{place}]" if count > 1 else "question"
+        if not question.strip():
+            raise InvalidInput(f"{where} is empty")
+        if len(question) > self._max_chars:
+            raise TooLarge(f"{where} has {len(question)} characters; at most {self._max_chars} are accepted")
+
+    def _image(self, data: bytes) -> Encodable:
+        key = hashlib.sha256(data).digest()
+        known = self.image_cache.get(key)
+        return Encodable(key, None if known is not None else self._images.preprocess(decode(data, self._max_pixels)), known)
+
+    def _question(self, ids: Sequence[int]) -> Encodable:
+        key = repr(ids).encode()
+        return Encodable(key, ids, self.question_cache.get(key))
+
+    def _embed_images(self, contents: Sequence[Tensor]) -> Tensor:
+        return self._images.embed(torch.stack(list(contents)).to(self._device))
+
+    def _embed_questions(self, contents: Sequence[Sequence[int]]) -> Tensor:
+        return self._sentences.embed(contents)
+
+    @staticmethod
+    def _embed(wanted: Sequence[Encodable], cache: EmbeddingCache, encode: Callable[[Sequence[T]], Tensor]) -> list[Tensor]:
+        """An embedding for each entry, encoding what is new once."""
+        known = {entry.key: entry.embedding for entry in wanted if entry.embedding is not None}
+        new = {entry.key: entry.content for entry in wanted if entry.key not in known}
+        if new:
+            for key, embedding in zip(new, encode(list(new.values())), strict=True):  # type: ignore[arg-type]
+                # A clone, so that one kept row does not keep its whole batch alive.
+                known[key] = embedding.clone()
+                cache.put(key, known[key])
+        return [known[entry.key] for entry in wanted]
+
+
+def _answer(item: VqaItem, logits: Tensor) -> VqaAnswer | Exception:
+    if not bool(torch.isfinite(logits).all()):
+        return ForwardFailed(f"adapter {item.ref} gave logits that are not finite for this image and question")
+    scores, places = logits.softmax(-1).topk(min(item.top_k or TOP_ANSWERS, len(item.resident.answers)))
+    answers = [(item.resident.answers[place], score) for place, score in zip(places.tolist(), scores.tolist(), strict=True)]
+    return VqaAnswer(answers[0][0], answers[0][1], answers, item.ref)
