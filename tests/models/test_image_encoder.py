@@ -70,7 +70,7 @@ def test_weights_with_the_wrong_shapes_are_refused(tmp_path: Path) -> None:
 def test_a_file_that_holds_no_tensors_is_refused(tmp_path: Path, content: bytes, suffix: str) -> None:
     file = tmp_path / f"weights{suffix}"
     file.write_bytes(content)
-    with pytest.raises(StartupError, match="QUICKCHANGE_IMAGE_ENCODER: .* is not a"):
+    with pytest.raises(StartupError, match=r"QUICKCHANGE_IMAGE_ENCODER: .* is not a"):
         load_image_encoder(f"resnet50:{file}", CPU)
 
 

@@ -25,7 +25,8 @@ def minilm() -> SentenceEncoder:
 
 
 def reference(source: str) -> torch.Tensor:
-    return SentenceTransformer(source, device="cpu").encode(TEXTS, convert_to_tensor=True, normalize_embeddings=False)
+    model = SentenceTransformer(source, device="cpu")
+    return torch.from_numpy(model.encode(TEXTS, normalize_embeddings=False))
 
 
 def test_embeddings_equal_the_librarys(minilm: SentenceEncoder) -> None:
@@ -71,7 +72,7 @@ def test_many_threads_may_tokenise_at_once(minilm: SentenceEncoder) -> None:
 
 
 def test_a_folder_without_a_model_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(StartupError, match="QUICKCHANGE_SENTENCE_ENCODER=.*: no model there") as caught:
+    with pytest.raises(StartupError, match=r"QUICKCHANGE_SENTENCE_ENCODER=.*: no model there") as caught:
         load_sentence_encoder(str(tmp_path), CPU)
     assert "\n" not in str(caught.value)
 

@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.errors import InvalidInput, QuickchangeError, TooLarge, UnsupportedMedia
+from service.errors import InvalidInput, TooLarge, UnsupportedMedia
 from service.tasks.images import ENOUGH, decode
 
 LIMIT = 1_000_000
@@ -160,7 +161,7 @@ def test_a_bomb_is_refused_by_its_header(size: tuple[int, int]) -> None:
 def test_a_truncated_file_is_invalid(kind: str, kept: float) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
     data = encoded(noise, kind)
-    with pytest.raises(InvalidInput, match="^the image is broken or truncated$"):
+    with pytest.raises(InvalidInput, match=r"^the image is broken or truncated$"):
         decode(data[: int(len(data) * kept)], LIMIT)
 
 
@@ -179,10 +180,8 @@ def test_damage_anywhere_gives_an_image_or_one_of_our_errors(data: bytes, damage
     for place, patch in damage:
         start = place % len(data)
         data = data[:start] + patch + data[start + len(patch) :]
-    try:
+    with suppress(InvalidInput, UnsupportedMedia, TooLarge):
         assert decode(data, LIMIT).mode == "RGB"
-    except QuickchangeError as error:
-        assert isinstance(error, InvalidInput | UnsupportedMedia | TooLarge)
 
 
 def test_many_threads_decode_at_once() -> None:
