@@ -177,7 +177,7 @@ def _build_resnet50() -> nn.Module:
     return module
 
 
-def _resnet50_weights(module: nn.Module, file: Path | None) -> Mapping[str, Tensor]:
+def _resnet50_weights(_module: nn.Module, file: Path | None) -> Mapping[str, Tensor]:
     """ImageNet weights from ``file``, or from torchvision's cache, whose file names end in the start of their sha256."""
     if file is not None:
         return _read(file)
@@ -186,7 +186,8 @@ def _resnet50_weights(module: nn.Module, file: Path | None) -> Mapping[str, Tens
         if (cache / name).is_file():
             return _read(cache / name, name.removesuffix(".pth").rpartition("-")[2])
     raise StartupError(
-        f"{SETTING}=resnet50: no weights; put {' or '.join(RESNET50_FILES)} into {cache} (TORCH_HOME moves it), or set {SETTING}=resnet50:FILE"
+        f"{SETTING}=resnet50: no weights; put {' or '.join(RESNET50_FILES)} into {cache} (TORCH_HOME moves it), "
+        f"or set {SETTING}=resnet50:FILE"
     )
 
 
