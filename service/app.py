@@ -63,7 +63,8 @@ def create_app(settings: Settings) -> Application:
     keys = read_keys(settings.api_keys_file)
     if settings.is_public and not keys and not settings.insecure:
         raise StartupError(
-            f"QUICKCHANGE_HOST={settings.host} is reachable from outside; set QUICKCHANGE_API_KEYS_FILE, or --insecure to go without keys"
+            f"QUICKCHANGE_HOST={settings.host} is reachable from outside; "
+            "set QUICKCHANGE_API_KEYS_FILE, or --insecure to go without keys"
         )
     compute, threads = Device(), ThreadPoolExecutor(CPU_THREADS, "prepare")
     registry = _registry(settings)
@@ -106,7 +107,8 @@ def _tasks(settings: Settings, registry: Registry, compute: Device) -> tuple[Tex
         max_adapters=settings.max_loras, max_chars=settings.max_text_chars,
     )  # fmt: skip
     vqa_task = VisualQuestionAnswering(
-        load_image_encoder(settings.image_encoder, device), load_sentence_encoder(settings.sentence_encoder, device), registry, compute.call,
+        load_image_encoder(settings.image_encoder, device), load_sentence_encoder(settings.sentence_encoder, device),
+        registry, compute.call,
         max_adapters=settings.max_loras, max_chars=settings.max_text_chars, max_pixels=settings.max_image_pixels,
         cache_size=settings.embedding_cache_size, device=device,
     )  # fmt: skip

@@ -55,7 +55,7 @@ def _shown(host: str) -> str:
 
 async def _run(settings: Settings, application: Application, listening: socket.socket) -> None:
     config = uvicorn.Config(
-        application.asgi,  # type: ignore[arg-type]  # an ASGI application by shape
+        application.asgi,
         lifespan="on",
         http="httptools",
         log_level=settings.log_level,

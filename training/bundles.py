@@ -29,7 +29,8 @@ def halve(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def weights_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """A safetensors file's bytes."""
-    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {"format": "pt"})
+    data: bytes = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {"format": "pt"})
+    return data
 
 
 def write_bundle(bundle: Bundle, folder: Path) -> None:

@@ -59,10 +59,8 @@ def load_text_data(source: str, text_column: str | None = None, label_column: st
     Raises :class:`DataError` when nothing readable is found or a split holds no usable rows.
     """
     path = Path(source)
-    if (path / "train_text.txt").is_file():
-        data = _tweeteval(path)
-    else:
-        data = _table(source, path, text_column, label_column)
+    is_tweeteval = (path / "train_text.txt").is_file()
+    data = _tweeteval(path) if is_tweeteval else _table(source, path, text_column, label_column)
     if "train" not in data.splits:
         raise DataError(f"{source}: no training split; found {', '.join(data.splits) or 'nothing'}")
     data = _without_empty_texts(data)
@@ -143,7 +141,7 @@ def _column(source: str, columns: Sequence[str], asked: str | None, usual: Seque
 
 
 def _check(source: str, data: TextData) -> None:
-    if len(data.labels) < 2:
+    if len(data.labels) <= 1:
         raise DataError(
             f"{source}: only one label, {data.labels[0]!r}; at least two are needed" if data.labels else f"{source}: no labels"
         )

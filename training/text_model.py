@@ -57,7 +57,7 @@ def uses_bf16(precision: str) -> bool:
     if precision != "auto":
         return precision == "bf16"
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
@@ -106,7 +106,8 @@ def logits_of(model: PeftModel, rows: Sequence[Sequence[int]], pad_id: int, bf16
     ids = torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows], device=device())
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device())
     with torch.autocast(device().type, torch.bfloat16, enabled=bf16):
-        return model(input_ids=ids, attention_mask=mask).logits.float()
+        logits: Tensor = model(input_ids=ids, attention_mask=mask).logits
+    return logits.float()
 
 
 def predict(model: PeftModel, rows: Sequence[Sequence[int]], pad_id: int, batch_size: int = 64) -> list[int]:
@@ -137,7 +138,8 @@ def fit(
     steps = per_epoch * recipe.epochs
     schedule = get_cosine_schedule_with_warmup(optimizer, int(recipe.warmup * steps), steps)
     weights, bf16 = class_weights(split, model.config.num_labels, recipe), uses_bf16(recipe.precision)
-    shuffle, bar = random.Random(recipe.seed), progress.add_task("training", total=steps)
+    shuffle = random.Random(recipe.seed)  # noqa: S311  # an order of rows is no secret
+    bar = progress.add_task("training", total=steps)
     for epoch in range(1, recipe.epochs + 1):
         model.train()
         total = 0.0
@@ -145,7 +147,7 @@ def fit(
             logits = logits_of(model, [rows[i] for i in chunk], pad_id, bf16)
             target = torch.tensor([split.labels[i] for i in chunk], device=logits.device)
             loss = cross_entropy(logits, target, weight=weights, label_smoothing=recipe.label_smoothing)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             schedule.step()

@@ -136,9 +136,8 @@ def main(
     try:
         loaded = load_text_data(data, text_column, label_column, seed)
         source = "/".join(Path(data).parts[-2:])
-        console.print(
-            f"{source}: {', '.join(f'{len(part)} {split}' for split, part in loaded.splits.items())}; labels {', '.join(loaded.labels)}"
-        )
+        sizes = ", ".join(f"{len(part)} {split}" for split, part in loaded.splits.items())
+        console.print(f"{source}: {sizes}; labels {', '.join(loaded.labels)}")
         if loaded.dropped:
             console.print(f"[yellow]{loaded.dropped} rows with an empty text were left out[/]")
         bundle = train(loaded, recipe, name, source)

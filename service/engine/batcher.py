@@ -100,7 +100,8 @@ class Batcher(Generic[Item, Output]):
             return []
         oldest = self._queue[0]
         near = sorted(self._queue, key=lambda queued: abs(queued.item.tokens - oldest.item.tokens))
-        batch, tokens = [], 0
+        batch: list[Queued[Item, Output]] = []
+        tokens = 0
         for queued in near:
             if batch and tokens + queued.item.tokens > self._max_batch_tokens:
                 break

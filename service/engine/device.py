@@ -20,7 +20,7 @@ class Device:
         """Run ``call`` on the device thread without blocking the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
-    def call(self, call: Callable[[], T]) -> T:
+    def call(self, call: Callable[[], T], /) -> T:
         """Run ``call`` on the device thread and block this thread, which must be neither it nor the event loop's."""
         return self._thread.submit(call).result()
 

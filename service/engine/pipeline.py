@@ -25,14 +25,15 @@ Request = TypeVar("Request", bound=Sized)
 Request_contra = TypeVar("Request_contra", bound=Sized, contravariant=True)
 Item = TypeVar("Item", bound=Costed)
 Output = TypeVar("Output")
+Output_co = TypeVar("Output_co", covariant=True)
 
 
-class Task(Protocol[Request_contra, Item, Output]):
+class Task(Protocol[Request_contra, Item, Output_co]):
     """What is computed: a CPU step from a request to items, and a device step from items to outputs."""
 
     def prepare(self, request: Request_contra, /) -> Sequence[Item]: ...
 
-    def forward(self, items: Sequence[Item], /) -> Sequence[Output | Exception]: ...
+    def forward(self, items: Sequence[Item], /) -> Sequence[Output_co | Exception]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ INERT = {
     "num_labels",
 }  # fmt: skip
 INITIAL = (None, True, False, "gaussian", "eva", "orthogonal")  # the others also change the base model's own weights
+LONGEST_PATTERN = 200
 REPEATS = re.compile(r"[*+?{]")  # a stranger's pattern that repeats could take for ever to match
 
 
@@ -56,8 +57,8 @@ class TextAdapter:
     def bytes(self) -> int:
         """Size of the tensors in float32."""
         pairs = [tensor for pair in self.factors.values() for tensor in (pair.a, pair.b)]
-        head = [*self.head.out, *(self.head.dense or ())]
-        return 4 * sum(tensor.numel() for tensor in [*pairs, *head])
+        sizes = [tensor.numel() for tensor in [*pairs, *self.head.out, *(self.head.dense or ())]]
+        return 4 * int(sum(sizes))
 
 
 @dataclass
@@ -175,7 +176,7 @@ def _by_pattern(reader: _Reader, option: str, module: str, default: Any) -> Any:
     if not isinstance(patterns, dict):
         return _pattern_fault(reader, f"{option} is not an object of module names and numbers", default)
     for pattern, value in patterns.items():
-        if REPEATS.search(pattern) or len(pattern) > 200:
+        if REPEATS.search(pattern) or len(pattern) > LONGEST_PATTERN:
             return _pattern_fault(
                 reader, f"{option} has the key {pattern[:80]!r}; module names without * + ? {{ are accepted", default
             )

@@ -1,4 +1,7 @@
-"""The base model's tokenizer, set up once: transformers' own wrapper changes its truncation at every call, which threads may not."""
+"""The base model's tokenizer, set up once.
+
+transformers' own wrapper sets truncation and padding anew at every call, which concurrent threads may not do.
+"""
 
 from __future__ import annotations
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
@@ -14,7 +16,8 @@ from service.errors import Forbidden, StartupError, Unauthorized, UnsupportedMed
 
 PUBLIC, READ, WRITE, DELETE = "public", "read", "adapters:write", "adapters:delete"
 SCOPES = (WRITE, DELETE)
-Connection = ASGIConnection  # type: ignore[type-arg]  # the framework calls guards with any
+Connection = ASGIConnection[Any, Any, Any, Any]
+KEY_LINE = re.compile(r"(?P<owner>\S+)\s+(?P<sha256>[0-9a-f]{64})\s+(?P<scopes>[a-z:,]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +44,14 @@ def read_keys(file: Path | None) -> tuple[ApiKey, ...]:
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
-        words = line.split()
-        scopes = frozenset(words[2].split(",")) if len(words) == 3 else frozenset()
-        if len(words) != 3 or len(words[1]) != 64 or not scopes <= set(SCOPES):
+        match = KEY_LINE.fullmatch(line.strip())
+        scopes = frozenset(match["scopes"].split(",")) if match else frozenset()
+        if match is None or not scopes <= set(SCOPES):
             raise StartupError(
-                f"QUICKCHANGE_API_KEYS_FILE={file}: line {number} is not 'owner sha256 scopes', with scopes out of {', '.join(SCOPES)}"
+                f"QUICKCHANGE_API_KEYS_FILE={file}: line {number} is not 'owner sha256 scopes', "
+                f"with scopes out of {', '.join(SCOPES)}"
             )
-        keys.append(ApiKey(words[0], words[1], scopes))
+        keys.append(ApiKey(match["owner"], match["sha256"], scopes))
     if not keys:
         raise StartupError(f"QUICKCHANGE_API_KEYS_FILE={file}: no key in it")
     return tuple(keys)

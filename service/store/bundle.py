@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
@@ -22,8 +22,8 @@ WEIGHTS = "adapter_model.safetensors"
 MANIFEST = "manifest.json"
 CARD = "README.md"
 
-TEXT_CLASSIFICATION = "text-classification"
-VISUAL_QUESTION_ANSWERING = "visual-question-answering"
+TEXT_CLASSIFICATION: Final = "text-classification"
+VISUAL_QUESTION_ANSWERING: Final = "visual-question-answering"
 Task = Literal["text-classification", "visual-question-answering"]
 
 
@@ -175,9 +175,10 @@ def read_bundle(folder: Path) -> Bundle:
 def parse_weights(data: bytes) -> dict[str, Tensor]:
     """The named tensors in the bytes of a safetensors file; raises :class:`AdapterIncompatible` for anything else."""
     try:
-        return load_tensors(data)
+        tensors: dict[str, Tensor] = load_tensors(data)
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError):
         raise AdapterIncompatible([f"{WEIGHTS} is not a readable safetensors file"]) from None
+    return tensors
 
 
 def default_manifest(config: Mapping[str, Any], weights: bytes) -> Manifest:

@@ -6,11 +6,18 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from service.store.selector import Ref
 
 Loaded = TypeVar("Loaded")
+Result = TypeVar("Result")
+
+
+class OnDevice(Protocol):
+    """Runs a call on the thread that forwards run on, and waits for its result."""
+
+    def __call__(self, call: Callable[[], Result], /) -> Result: ...
 
 
 class Residency(Generic[Loaded]):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 
@@ -14,9 +13,9 @@ from service.models.tokenizer import TextTokenizer
 from service.store.bundle import TEXT_CLASSIFICATION, Bundle
 from service.store.registry import Registry
 from service.store.selector import Ref
-from service.tasks.residency import Residency
+from service.tasks.residency import OnDevice, Residency
 
-T = TypeVar("T")
+SHOWN = len("sha256:") + 12
 GOLDEN = ("good", "This is not what anybody had expected of it, but it works.", "@user 🙂 http 12:30 …")
 
 
@@ -82,7 +81,7 @@ class TextClassification:
         classifier: TextClassifier,
         tokenizer: TextTokenizer,
         registry: Registry,
-        on_device: Callable[[Callable[[], T]], T],
+        on_device: OnDevice,
         *,
         max_adapters: int,
         max_chars: int,
@@ -127,11 +126,8 @@ class TextClassification:
         manifest, encoder = bundle.manifest, self._classifier.encoder
         wanted = manifest.base.get("base_model")
         if wanted is not None and wanted.fingerprint != encoder.fingerprint:
-            raise AdapterIncompatible(
-                [
-                    f"it was trained on {wanted.name} ({wanted.fingerprint[:19]}…); this server's base model is {encoder.fingerprint[:19]}…"
-                ]
-            )
+            ours, theirs = encoder.fingerprint[:SHOWN], wanted.fingerprint[:SHOWN]
+            raise AdapterIncompatible([f"it was trained on {wanted.name} ({theirs}…); this server's base model is {ours}…"])
         adapter = self._classifier.parse(bundle.config, bundle.tensors, len(manifest.labels))
         length = min(manifest.max_length or encoder.max_length, encoder.max_length)
         return Resident(manifest.labels, length, self._classifier.load(adapter))
@@ -144,7 +140,7 @@ class TextClassification:
         return ref, self.residency.get(ref)
 
     def _check(self, text: str, place: int, count: int) -> None:
-        where = f"texts[{place}]" if count > 1 else "text"
+        where = _place(place, count)
         if not text.strip():
             raise InvalidInput(f"{where} is empty")
         if len(text) > self._max_chars:
@@ -153,8 +149,9 @@ class TextClassification:
     def _item(self, ids: Sequence[int], ref: Ref, resident: Resident, request: TextRequest, place: int) -> TextItem:
         truncated = len(ids) > resident.max_length
         if truncated and not request.truncate:
+            where = _place(place, len(request.texts))
             raise InvalidInput(
-                f"text {place} has {len(ids)} tokens; adapter {ref} reads {resident.max_length}: shorten it, or leave truncate on"
+                f"{where} has {len(ids)} tokens; {ref} reads {resident.max_length}: shorten it, or leave truncate on"
             )
         return TextItem(self._cut(ids, resident.max_length), truncated, ref, resident, request.top_k)
 
@@ -162,6 +159,11 @@ class TextClassification:
     def _cut(ids: Sequence[int], length: int) -> Sequence[int]:
         """At most ``length`` tokens, the closing one kept, as the tokenizer itself truncates."""
         return ids if len(ids) <= length else [*ids[: length - 1], ids[-1]]
+
+
+def _place(place: int, count: int) -> str:
+    """What the client called the text."""
+    return f"texts[{place}]" if count > 1 else "text"
 
 
 def _answer(item: TextItem, logits: torch.Tensor) -> Classification | Exception:

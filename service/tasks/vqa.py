@@ -19,7 +19,7 @@ from service.store.registry import Registry
 from service.store.selector import Ref
 from service.tasks.embedding_cache import EmbeddingCache
 from service.tasks.images import decode
-from service.tasks.residency import Residency
+from service.tasks.residency import OnDevice, Residency
 
 T = TypeVar("T")
 IMAGE_TOKENS = 256  # what a new image costs in a batch, beside a question's tokens: about the ratio of their forwards
@@ -88,7 +88,7 @@ class VisualQuestionAnswering:
         images: ImageEncoder,
         sentences: SentenceEncoder,
         registry: Registry,
-        on_device: Callable[[Callable[[], T]], T],
+        on_device: OnDevice,
         *,
         max_adapters: int,
         max_chars: int,
