@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 CPU_THREADS = 4  # for decoding and tokenising; both leave Python's lock
 HANDLERS = [
     text.sentiment, text.classify, vqa.vqa, adapters.list_adapters, adapters.show_adapter, adapters.publish, adapters.set_alias,
-    adapters.delete_version, adapters.list_models, health.live, health.ready, health.metrics,
+    adapters.remove_alias, adapters.delete_version, adapters.list_models, health.live, health.ready, health.metrics,
 ]  # fmt: skip
 
 

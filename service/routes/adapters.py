@@ -81,6 +81,13 @@ async def set_alias(name: str, alias: str, data: AliasBody, services: Services) 
     return _view(services.lifecycle.registry.get(name), services.lifecycle)
 
 
+@delete("/v1/adapters/{name:str}/aliases/{alias:str}", opt={"scope": DELETE}, tags=["adapters"], summary="Remove an alias")
+async def remove_alias(name: str, alias: str, services: Services) -> None:
+    """The adapter is not selected by it any more; a version that no alias points at can be deleted."""
+    services.lifetime.check()
+    await services.change(lambda: services.lifecycle.remove_alias(name, alias))
+
+
 @delete("/v1/adapters/{name:str}/versions/{version:int}", opt={"scope": DELETE}, tags=["adapters"], summary="Delete a version")
 async def delete_version(name: str, version: int, services: Services) -> None:
     """Requests that already hold the version finish with it; its number is never used again."""

@@ -125,6 +125,15 @@ class Registry:
             self._existing(adapter, version)
             self._save(replace(adapter, aliases={**adapter.aliases, alias: version}))
 
+    def remove_alias(self, name: str, alias: str) -> None:
+        """Take an alias away; raises :class:`AdapterNotFound` when the adapter does not have it."""
+        with self._lock:
+            adapter = self.get(name)
+            if alias not in adapter.aliases:
+                raise AdapterNotFound(f"adapter {name!r} has no alias {alias[:80]!r}; it has {_listed(adapter.aliases)}")
+            kept = {other: version for other, version in adapter.aliases.items() if other != alias}
+            self._save(replace(adapter, aliases=kept))
+
     def delete(self, ref: Ref) -> None:
         """Delete a version; raises :class:`VersionConflict` while an alias points at it."""
         with self._lock:

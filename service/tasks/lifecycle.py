@@ -57,6 +57,11 @@ class Lifecycle:
         with self._lock:
             self._point(alias, self.registry.resolve(f"{name}:{version}"))
 
+    def remove_alias(self, name: str, alias: str) -> None:
+        """Take an alias away, so that its version can be deleted; the next request for it finds none."""
+        with self._lock:
+            self.registry.remove_alias(name, alias)
+
     def delete(self, name: str, version: int) -> None:
         """Delete a version from the store and from memory; requests that already hold it finish."""
         with self._lock:
