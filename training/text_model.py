@@ -14,6 +14,7 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_cosine_schedule_with_warmup
+from transformers.utils import logging as hub_logging
 
 from service.models.sources import locate
 from training.data import Split
@@ -64,6 +65,8 @@ def uses_bf16(precision: str) -> bool:
 def build(recipe: Recipe, labels: Sequence[str]) -> tuple[PeftModel, Any]:
     """The base model with a fresh LoRA adapter and head, and its tokenizer."""
     source = locate(recipe.base_model, "--base-model")
+    hub_logging.set_verbosity_error()  # else it reports the new head as missing from the checkpoint
+    hub_logging.disable_progress_bar()
     names = dict(enumerate(labels))
     model = AutoModelForSequenceClassification.from_pretrained(
         source, num_labels=len(labels), id2label=names, label2id={name: i for i, name in names.items()}

@@ -76,15 +76,24 @@ def make_text_bundle(base_folder: Path, folder: Path, labels: Sequence[str], **o
 
 
 def peft_adapter(
-    base_folder: Path, label_count: int, *, seed: int, target_modules: str | Sequence[str], **options: Any
+    base_folder: Path,
+    label_count: int,
+    *,
+    seed: int,
+    target_modules: str | Sequence[str],
+    scale: float = 0.4,
+    **options: Any,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The contents of ``adapter_config.json`` and the tensors of a seeded adapter, as PEFT names them."""
+    """The contents of ``adapter_config.json`` and the tensors of a seeded adapter, as PEFT names them.
+
+    ``scale`` is the standard deviation of every tensor of it.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         base = AutoModelForSequenceClassification.from_pretrained(base_folder, num_labels=label_count)
         targets: Any = target_modules if isinstance(target_modules, str) else list(target_modules)
         model = get_peft_model(base, LoraConfig(task_type="SEQ_CLS", target_modules=targets, **options))
-        tensors = {key: torch.randn_like(value) * 0.4 for key, value in get_peft_model_state_dict(model).items()}
+        tensors = {key: torch.randn_like(value) * scale for key, value in get_peft_model_state_dict(model).items()}
     raw = {**model.peft_config["default"].to_dict(), "inference_mode": True, "base_model_name_or_path": "tiny"}
     return {key: sorted(value) if isinstance(value, set) else value for key, value in raw.items()}, tensors
 
@@ -101,7 +110,7 @@ def vqa_bundle(
         "output.bias": (len(answers),),
     }
     tensors = {name: torch.randn(shape, generator=generator) * 0.3 for name, shape in shapes.items()}
-    towers = {"image_encoder": images, "sentence_encoder": sentences}
+    towers: dict[str, ImageEncoder | SentenceEncoder] = {"image_encoder": images, "sentence_encoder": sentences}
     config = {
         "peft_type": None,
         "task_type": "VQA",

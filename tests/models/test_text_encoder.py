@@ -1,0 +1,70 @@
+"""The packed encoder at the true shapes of the mission's base models, and what a missing one says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from transformers import AutoModelForSequenceClassification, BertConfig, DistilBertConfig, RobertaConfig
+
+from service.errors import StartupError
+from service.models.sources import fingerprint
+from service.models.text_classifier import Row, TextClassifier
+from service.models.text_encoder import BaseWeights, TextEncoder, load_base
+
+TINYBERT = {"hidden_size": 312, "num_hidden_layers": 4, "num_attention_heads": 12, "intermediate_size": 1200}
+SHAPES: dict[str, tuple[Any, str, int, int]] = {
+    "roberta-base": (
+        RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5, num_labels=3),
+        "roberta",
+        124_647_939,
+        887_811,
+    ),
+    "TinyBERT": (BertConfig(**TINYBERT, num_labels=3), "bert", 14_351_187, 40_875),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_true_shapes_equal_peft_and_have_the_known_parameter_counts(name: str) -> None:
+    config, prefix, total, trainable = SHAPES[name]
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(config)
+    assert model.num_parameters() == total
+    base = BaseWeights(config, getattr(model, prefix).state_dict(), "seeded")
+    classifier = TextClassifier(TextEncoder(base, torch.device("cpu")), max_rank=8)
+    tuned = get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=8, target_modules=["query", "value"])).eval()
+    assert tuned.get_nb_trainable_parameters()[0] == trainable
+    for key, value in tuned.named_parameters():
+        if "lora_B" in key:
+            torch.nn.init.normal_(value, std=0.05)
+    tensors = {key: value.detach().clone() for key, value in get_peft_model_state_dict(tuned).items()}
+    loaded = classifier.load(classifier.parse(tuned.peft_config["default"].to_dict(), tensors, 3))
+    rows = [[7, 8, 9, 10, 11], [12, 13], list(range(100, 130))]
+    for ids, logits in zip(rows, classifier.forward([Row(ids, loaded) for ids in rows]), strict=True):
+        with torch.inference_mode():
+            torch.testing.assert_close(logits, tuned(torch.tensor([ids])).logits[0], atol=1e-5, rtol=0)
+
+
+def test_the_fingerprint_names_the_weights_and_not_the_file(tiny_base: Path) -> None:
+    tensors = load_base(str(tiny_base)).tensors
+    assert load_base(str(tiny_base)).fingerprint == fingerprint({name: tensor.double() for name, tensor in tensors.items()})
+    changed = dict(tensors)
+    first = next(iter(changed))
+    changed[first] = changed[first] + 1e-3
+    assert fingerprint(changed) != fingerprint(tensors)
+
+
+@pytest.mark.parametrize(("name", "says"), [("./nowhere", "no model there"), ("nobody/nothing-at-all", "no hub answers")])
+def test_a_missing_model_is_one_clear_line(name: str, says: str) -> None:
+    with pytest.raises(StartupError, match=says) as refused:
+        load_base(name)
+    assert "QUICKCHANGE_BASE_MODEL" in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_an_architecture_without_a_row_in_the_table_is_refused(tmp_path: Path) -> None:
+    DistilBertConfig().save_pretrained(tmp_path)
+    with pytest.raises(StartupError, match="model type 'distilbert' is not supported; accepted: bert, roberta"):
+        load_base(str(tmp_path))

@@ -1,0 +1,40 @@
+"""The answers that the server must give, computed the plain way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from torch.nn.functional import linear, relu
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from service.models.image_encoder import ImageEncoder
+from service.models.sentence_encoder import SentenceEncoder
+from service.store.bundle import Bundle
+from service.tasks.images import decode
+from training.bundles import write_bundle
+
+
+def text_scores(base: Path, bundle: Bundle, folder: Path, texts: Sequence[str]) -> list[dict[str, float]]:
+    """Each text's probabilities by label: PEFT's own loading of the bundle (written to ``folder``), one text at a time."""
+    write_bundle(bundle, folder)
+    labels = bundle.manifest.labels
+    plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=len(labels))
+    model, tokenizer = PeftModel.from_pretrained(plain, folder).eval(), AutoTokenizer.from_pretrained(base)
+    scores = []
+    with torch.inference_mode():
+        for text in texts:
+            row = tokenizer(text, truncation=True, max_length=bundle.manifest.max_length or 64, return_tensors="pt")
+            scores.append(dict(zip(labels, model(**row).logits[0].softmax(-1).tolist(), strict=True)))
+    return scores
+
+
+def vqa_scores(images: ImageEncoder, sentences: SentenceEncoder, bundle: Bundle, image: bytes, question: str) -> dict[str, float]:
+    """The probabilities of each answer, by the two towers and plain linear layers."""
+    tensors = bundle.tensors
+    embedded = images.embed(images.preprocess(decode(image, 10**9))[None]), sentences.embed(sentences.tokenize([question]))
+    hidden = relu(linear(torch.cat(embedded, 1), tensors["hidden.weight"], tensors["hidden.bias"]))
+    logits = linear(hidden, tensors["output.weight"], tensors["output.bias"])[0]
+    return dict(zip(bundle.manifest.labels, logits.softmax(-1).tolist(), strict=True))

@@ -1,0 +1,47 @@
+"""The server's own tasks over a local folder of adapters, for scripts that check or score bundles without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from service.models.image_encoder import load_image_encoder
+from service.models.sentence_encoder import load_sentence_encoder
+from service.models.text_classifier import TextClassifier
+from service.models.text_encoder import TextEncoder, load_base
+from service.models.tokenizer import TextTokenizer
+from service.store.registry import Registry
+from service.tasks.text_classification import TextClassification
+from service.tasks.vqa import VisualQuestionAnswering
+
+T = TypeVar("T")
+CPU = torch.device("cpu")
+MAX_RANK, MAX_CHARS, MAX_PIXELS, MAX_ADAPTERS, CACHE = 1024, 1_000_000, 100_000_000, 16, 10_000
+
+
+def text_task(base_model: str, registry: Registry) -> TextClassification:
+    """Text classification on this thread, over the adapters of ``registry``."""
+    classifier = TextClassifier(TextEncoder(load_base(base_model), CPU), MAX_RANK)
+    tokenizer = TextTokenizer(base_model)
+    return TextClassification(classifier, tokenizer, registry, _here, max_adapters=MAX_ADAPTERS, max_chars=MAX_CHARS)
+
+
+def vqa_task(image_encoder: str, sentence_encoder: str, registry: Registry) -> VisualQuestionAnswering:
+    """Visual question answering on this thread, over the adapters of ``registry``."""
+    return VisualQuestionAnswering(
+        load_image_encoder(image_encoder, CPU),
+        load_sentence_encoder(sentence_encoder, CPU),
+        registry,
+        _here,
+        max_adapters=MAX_ADAPTERS,
+        max_chars=MAX_CHARS,
+        max_pixels=MAX_PIXELS,
+        cache_size=CACHE,
+        device=CPU,
+    )
+
+
+def _here(call: Callable[[], T], /) -> T:
+    return call()
