@@ -1,0 +1,78 @@
+"""What adapters cost inside a forward: no HTTP, no queue, the same classifier that the server runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from loadtest.figures import Figure
+from service.models.text_classifier import LoadedTextAdapter, Row, TextClassifier
+from service.models.text_encoder import TextEncoder, load_base
+from service.models.tokenizer import TextTokenizer
+from service.store.bundle import TEXT_CLASSIFICATION
+from service.store.directory import DirectoryStore
+from service.store.registry import Registry
+from service.store.selector import LIVE, Ref
+
+ADAPTERS, BATCH, PAIRS, WARM_UP = 8, 32, 12, 3
+MAX_LENGTH = 128
+
+
+class Model:
+    """The default base model with its tokenizer, and the live text adapters of a folder."""
+
+    def __init__(self, base_model: str, adapters: Path) -> None:
+        self.tokenizer = TextTokenizer(base_model)
+        self.classifier = TextClassifier(TextEncoder(load_base(base_model), torch.device("cpu")), max_rank=64)
+        registry = Registry(DirectoryStore(adapters))
+        live = [a for a in registry.adapters() if a.task == TEXT_CLASSIFICATION and LIVE in a.aliases]
+        self.names = [adapter.name for adapter in live]
+        self._bundles = [registry.store.read(Ref(adapter.name, adapter.aliases[LIVE])) for adapter in live]
+
+    def adapters(self, count: int) -> list[LoadedTextAdapter]:
+        """So many loaded adapters; where fewer are live they are loaded again, into slots of their own."""
+        chosen = [self._bundles[i % len(self._bundles)] for i in range(count)]
+        parse, load = self.classifier.parse, self.classifier.load
+        return [load(parse(b.config, b.tensors, len(b.manifest.labels))) for b in chosen]
+
+    def rows(self, texts: Sequence[str], adapters: Sequence[LoadedTextAdapter | None]) -> list[Row]:
+        """One row for each text; the adapters take turns."""
+        tokens = self.tokenizer(texts)
+        return [Row(ids[:MAX_LENGTH], adapters[i % len(adapters)]) for i, ids in enumerate(tokens)]
+
+    def seconds(self, rows: Sequence[Row]) -> float:
+        """The time of one forward."""
+        return seconds(lambda: self.classifier.forward(rows))
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """The time of one call."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def adapter_tax(model: Model, texts: Iterator[str], repeats: int) -> Figure:
+    """A mixed batch over 8 adapters against the bare base model on the same texts, in turns; a new batch each repeat."""
+    adapters = model.adapters(ADAPTERS)
+    ratios, mixed_ms, bare_ms = [], [], []
+    for _ in range(repeats):
+        batch = [next(texts) for _ in range(BATCH)]
+        mixed_rows, bare_rows = model.rows(batch, adapters), model.rows(batch, [None])
+        for _ in range(WARM_UP):
+            model.seconds(mixed_rows), model.seconds(bare_rows)
+        pairs = [(model.seconds(mixed_rows), model.seconds(bare_rows)) for _ in range(PAIRS)]
+        mixed, bare = median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
+        ratios.append(mixed / bare)
+        mixed_ms.append(1e3 * mixed)
+        bare_ms.append(1e3 * bare)
+    few = len(model.names) < ADAPTERS
+    return Figure(
+        f"batch of {BATCH} over {ADAPTERS} adapters / bare base model", "×", 1.10, ratios,
+        {"mixed ms": median(mixed_ms), "bare ms": median(bare_ms)},
+        f"only {len(model.names)} adapters are live; loaded repeatedly" if few else "",
+    )  # fmt: skip
