@@ -14,6 +14,7 @@ from litestar import Litestar, Request
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
+from litestar.plugins.pydantic import PydanticPlugin
 
 from service.engine.device import Device
 from service.engine.pipeline import Limits, Pipeline
@@ -165,6 +166,7 @@ def _litestar(
         guards=[access.guard],
         before_request=refuse_while_draining,
         lifespan=[lifespan],
+        plugins=[PydanticPlugin(validate_strict=True)],  # "1" is no number in JSON
         request_max_body_size=settings.max_body_bytes,
         openapi_config=_openapi(),
         logging_config=None,

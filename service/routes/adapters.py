@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
-
 from litestar import Response, delete, get, post, put
 from litestar.datastructures import UploadFile
-from litestar.enums import RequestEncodingType
-from litestar.params import Body
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody, MultipartBody
+from pydantic import BaseModel, ConfigDict
 
 from service.errors import BadRequest
 from service.routes.guards import DELETE, WRITE, json_only, multipart_only
@@ -20,9 +18,10 @@ from service.store.selector import LIVE, Ref
 from service.tasks.lifecycle import Lifecycle
 
 
-@dataclass
-class Upload:
+class Upload(BaseModel):
     """The parts of an uploaded adapter version; ``card`` is its README.md."""
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     adapter_config: UploadFile | None = None
     adapter_model: UploadFile | None = None
@@ -31,17 +30,14 @@ class Upload:
     alias: str | None = None
 
 
-Form = Annotated[Upload, Body(media_type=RequestEncodingType.MULTI_PART)]
-
-
 @get("/v1/adapters", tags=["adapters"], summary="List the adapters", sync_to_thread=False)
-def list_adapters(services: Services) -> AdapterList:
+def list_adapters(services: NamedDependency[Services]) -> AdapterList:
     """Every adapter with its versions and aliases."""
     return AdapterList(adapters=[_view(adapter, services.lifecycle) for adapter in services.lifecycle.registry.adapters()])
 
 
 @get("/v1/adapters/{name:str}", tags=["adapters"], summary="Show an adapter", sync_to_thread=False)
-def show_adapter(name: str, services: Services) -> AdapterView:
+def show_adapter(name: FromPath[str], services: NamedDependency[Services]) -> AdapterView:
     """One adapter with its versions and aliases."""
     return _view(services.lifecycle.registry.get(name), services.lifecycle)
 
@@ -53,7 +49,7 @@ def show_adapter(name: str, services: Services) -> AdapterView:
     tags=["adapters"],
     summary="Upload a version",
 )
-async def publish(name: str, data: Form, services: Services) -> Response[Published]:
+async def publish(name: FromPath[str], data: MultipartBody[Upload], services: NamedDependency[Services]) -> Response[Published]:
     """Check an adapter completely, store it, and point ``alias`` at it; the same files again are the same version."""
     services.lifetime.check()
     config, weights = await _part(data.adapter_config, "adapter_config"), await _part(data.adapter_model, "adapter_model")
@@ -74,7 +70,9 @@ async def publish(name: str, data: Form, services: Services) -> Response[Publish
     tags=["adapters"],
     summary="Point an alias",
 )
-async def set_alias(name: str, alias: str, data: AliasBody, services: Services) -> AdapterView:
+async def set_alias(
+    name: FromPath[str], alias: FromPath[str], data: JSONBody[AliasBody], services: NamedDependency[Services]
+) -> AdapterView:
     """The next request for the alias is answered by this version."""
     services.lifetime.check()
     await services.change(lambda: services.lifecycle.set_alias(name, alias, data.version))
@@ -82,21 +80,21 @@ async def set_alias(name: str, alias: str, data: AliasBody, services: Services) 
 
 
 @delete("/v1/adapters/{name:str}/aliases/{alias:str}", opt={"scope": DELETE}, tags=["adapters"], summary="Remove an alias")
-async def remove_alias(name: str, alias: str, services: Services) -> None:
+async def remove_alias(name: FromPath[str], alias: FromPath[str], services: NamedDependency[Services]) -> None:
     """The adapter is not selected by it any more; a version that no alias points at can be deleted."""
     services.lifetime.check()
     await services.change(lambda: services.lifecycle.remove_alias(name, alias))
 
 
 @delete("/v1/adapters/{name:str}/versions/{version:int}", opt={"scope": DELETE}, tags=["adapters"], summary="Delete a version")
-async def delete_version(name: str, version: int, services: Services) -> None:
+async def delete_version(name: FromPath[str], version: FromPath[int], services: NamedDependency[Services]) -> None:
     """Requests that already hold the version finish with it; its number is never used again."""
     services.lifetime.check()
     await services.change(lambda: services.lifecycle.delete(name, version))
 
 
 @get("/v1/models", tags=["adapters"], summary="The base model and the live adapters, in vLLM's shape", sync_to_thread=False)
-def list_models(services: Services) -> ModelList:
+def list_models(services: NamedDependency[Services]) -> ModelList:
     """The base model has no parent; adapters have it as theirs."""
     base = services.base_model
     live = [adapter for adapter in services.lifecycle.registry.adapters() if LIVE in adapter.aliases]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from litestar import Response, get
+from litestar.di import NamedDependency
 
 from service.routes.guards import PUBLIC
 from service.routes.metrics import Metrics
@@ -17,13 +18,13 @@ def live() -> Health:
 
 
 @get("/health/ready", opt={"scope": PUBLIC}, tags=["health"], summary="Does it take requests?", sync_to_thread=False)
-def ready(services: Services) -> Health:
+def ready(services: NamedDependency[Services]) -> Health:
     """200, or 503 as soon as the server begins to drain."""
     services.lifetime.check()
     return Health(status="ready")
 
 
 @get("/metrics", tags=["health"], summary="Prometheus metrics", media_type="text/plain; version=0.0.4", sync_to_thread=False)
-def metrics(services: Services, metrics: Metrics) -> Response[bytes]:
+def metrics(services: NamedDependency[Services], metrics: NamedDependency[Metrics]) -> Response[bytes]:
     """Requests by route and status, latency, rows in work and waiting, loaded adapters, cache hits."""
     return Response(metrics.render(services))

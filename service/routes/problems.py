@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -12,6 +12,7 @@ from litestar.exceptions import HTTPException, ValidationException
 
 from service import errors
 from service.routes.schemas import Problem
+from service.wording import describe
 
 log = logging.getLogger(__name__)
 PROBLEM_JSON = "application/problem+json"
@@ -35,21 +36,7 @@ STATUS: Mapping[str, int] = {
     errors.DeadlineExceeded.code: 504,
     errors.StoreFull.code: 507,
 }
-WORDING = {
-    "missing": "is required",
-    "extra_forbidden": "is not a known field",
-    "string_type": "must be a string",
-    "int_type": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "list_type": "must be a list",
-    "dict_type": "must be an object",
-    "model_type": "must be a JSON object",
-    "too_short": "must not be empty",
-    "greater_than_equal": "is too small",
-}
+NO_FIELDS = "a body with the fields of this address is required; /schema lists them"
 
 
 def to_response(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
@@ -71,7 +58,10 @@ def to_response(request: Request[Any, Any, Any], error: Exception) -> Response[d
 def _translate(error: Exception) -> errors.QuickchangeError | None:
     """Our error for one of the framework's, with our words; None for what nobody foresaw."""
     if isinstance(error, ValidationException):
-        return errors.BadRequest(describe(getattr(error.__cause__, "errors", None)))
+        found = getattr(error.__cause__, "errors", None)
+        return errors.BadRequest("; ".join(describe(found)) if isinstance(found, list | tuple) and found else NO_FIELDS)
+    if isinstance(error, UnicodeDecodeError | RecursionError):  # what the framework's JSON reader lets through
+        return errors.BadRequest("the body cannot be read: it is not UTF-8, or is nested too deeply")
     if not isinstance(error, HTTPException) or error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return None
     by_status: dict[int, errors.QuickchangeError] = {
@@ -80,23 +70,3 @@ def _translate(error: Exception) -> errors.QuickchangeError | None:
         413: errors.TooLarge("the body is larger than this server accepts"),
     }
     return by_status.get(error.status_code, errors.BadRequest("the body cannot be read as the content type it claims"))
-
-
-def describe(found: Sequence[Mapping[str, Any]] | None) -> str:
-    """One line for pydantic's list of errors: each field and what is wrong with it."""
-    if not isinstance(found, list | tuple) or not found:
-        return "a JSON body is required"
-    return "; ".join(f"{_place(entry['loc'])}{_wording(entry)}" for entry in found[:10])
-
-
-def _place(location: Sequence[str | int]) -> str:
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{str(part)[:80]}" for part in location).removeprefix(".")
-    return f"{path} " if path else ""
-
-
-def _wording(entry: Mapping[str, Any]) -> str:
-    if entry["type"] == "one_of":
-        return str(entry["msg"])
-    text = WORDING.get(entry["type"], "is not valid")
-    least = entry.get("ctx", {}).get("ge")
-    return f"must be at least {least}" if least is not None else text

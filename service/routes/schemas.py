@@ -8,6 +8,8 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from service.wording import WORDED
+
 Selector = Annotated[
     str,
     Field(
@@ -34,7 +36,7 @@ class _Texts(Body):
     @model_validator(mode="after")
     def _one_of(self) -> Self:
         if (self.text is None) == (self.texts is None):
-            raise PydanticCustomError("one_of", "give either text or texts")
+            raise PydanticCustomError(WORDED, "give either text or texts")
         return self
 
     def all_texts(self) -> list[str]:
@@ -57,7 +59,7 @@ class ClassifyBody(_Texts):
     @model_validator(mode="after")
     def _one_adapter(self) -> Self:
         if (self.adapter is None) == (self.adapters is None):
-            raise PydanticCustomError("one_of", "give either adapter or adapters")
+            raise PydanticCustomError(WORDED, "give either adapter or adapters")
         return self
 
     def all_adapters(self) -> list[str]:
@@ -94,7 +96,7 @@ class VqaBody(Body):
     @model_validator(mode="after")
     def _one_of(self) -> Self:
         if (self.question is None) == (self.questions is None):
-            raise PydanticCustomError("one_of", "give either question or questions")
+            raise PydanticCustomError(WORDED, "give either question or questions")
         return self
 
     def all_questions(self) -> list[str]:

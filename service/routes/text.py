@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from litestar import Response, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
 
 from service.routes.guards import json_only
 from service.routes.schemas import ClassifyBody, SentimentBody, TextResult, TextResults
@@ -13,14 +15,14 @@ from service.tasks.text_classification import Classification, TextRequest
 
 
 @post("/v1/sentiment", status_code=200, guards=[json_only], tags=["predict"], summary="Classify the sentiment of a text")
-async def sentiment(data: SentimentBody, services: Services) -> Response[TextResult | TextResults]:
+async def sentiment(data: JSONBody[SentimentBody], services: NamedDependency[Services]) -> Response[TextResult | TextResults]:
     """One text gives one result, ``texts`` give a list; any text adapter may be named."""
     request = TextRequest(data.all_texts(), [data.adapter], data.truncate, data.top_k)
     return await _classify(request, services, single=data.text is not None)
 
 
 @post("/v1/classify", status_code=200, guards=[json_only], tags=["predict"], summary="Classify texts by any adapters")
-async def classify(data: ClassifyBody, services: Services) -> Response[TextResult | TextResults]:
+async def classify(data: JSONBody[ClassifyBody], services: NamedDependency[Services]) -> Response[TextResult | TextResults]:
     """One text through one adapter gives one result; several of either give a list."""
     request = TextRequest(data.all_texts(), data.all_adapters(), data.truncate, data.top_k)
     return await _classify(request, services, single=data.text is not None and data.adapter is not None)

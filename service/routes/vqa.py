@@ -9,16 +9,17 @@ from typing import Any
 
 from litestar import Request, Response, post
 from litestar.datastructures import UploadFile
+from litestar.di import NamedDependency
 from litestar.openapi.spec import Example, OpenAPIMediaType, Operation, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from pydantic import ValidationError
 
 from service.errors import BadRequest, InvalidInput, UnsupportedMedia
 from service.routes.guards import content_type
-from service.routes.problems import describe
 from service.routes.schemas import ScoredAnswer, VqaBody, VqaResult, VqaResults
 from service.routes.services import Services, respond
 from service.tasks.vqa import VqaAnswer, VqaRequest
+from service.wording import describe
 
 _TEXT = Schema(type=OpenAPIType.STRING)
 _FORM = Schema(
@@ -59,7 +60,7 @@ class _VqaOperation(Operation):
 
 
 @post("/v1/vqa", status_code=200, operation_class=_VqaOperation, tags=["predict"], summary="Answer a question about an image")
-async def vqa(request: Request[Any, Any, Any], services: Services) -> Response[VqaResult | VqaResults]:
+async def vqa(request: Request[Any, Any, Any], services: NamedDependency[Services]) -> Response[VqaResult | VqaResults]:
     """One question gives one result, ``questions`` give a list; the image is encoded once."""
     image, body = await _read(request)
     questions = body.all_questions()
@@ -79,7 +80,7 @@ async def _read(request: Request[Any, Any, Any]) -> tuple[bytes, VqaBody]:
             f"content type {kind or 'missing'!r} is not read here; send multipart/form-data or application/json"
         )
     try:
-        body = VqaBody.model_validate_json(await request.body())
+        body = VqaBody.model_validate_json(await request.body(), strict=True)
     except ValidationError as error:
         raise BadRequest(_json_fault(error)) from None
     try:
@@ -105,7 +106,7 @@ async def _read_form(request: Request[Any, Any, Any]) -> tuple[bytes, VqaBody]:
 
 def _json_fault(error: ValidationError) -> str:
     found = error.errors(include_url=False)
-    return "the body is not JSON" if found[0]["type"] == "json_invalid" else describe(found)
+    return "the body is not JSON" if found[0]["type"] == "json_invalid" else "; ".join(describe(found))
 
 
 def _result(output: VqaAnswer) -> VqaResult:

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from service.errors import AdapterIncompatible
+from service.wording import WORDED, describe
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -29,7 +31,7 @@ Task = Literal["text-classification", "visual-question-answering"]
 
 def _labels(labels: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(labels)) != len(labels):
-        raise ValueError("labels must be distinct")
+        raise PydanticCustomError(WORDED, "must be distinct")
     return labels
 
 
@@ -151,7 +153,7 @@ def parse_manifest(data: bytes) -> Manifest:
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
-        faults = [f"{MANIFEST}: {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors(include_url=False)]
+        faults = [f"{MANIFEST}: {fault}" for fault in describe(error.errors(include_url=False))]
         raise AdapterIncompatible(faults) from None
 
 

@@ -100,6 +100,11 @@ class Registry:
         self._existing(adapter, version)
         return Ref(name, version)
 
+    def version(self, name: str, version: int) -> Ref:
+        """An existing version by its number; raises as :meth:`resolve` does."""
+        self._existing(self.get(name), version)
+        return Ref(name, version)
+
     def find(self, name: str, digest: str) -> Ref | None:
         """The version of an adapter that has this digest, if there is one."""
         adapter = self._adapters.get(name, Adapter(name))

@@ -55,7 +55,7 @@ class Lifecycle:
         """Load the version, then point the alias at it; the next request is answered by it."""
         check_name(alias, "alias")
         with self._lock:
-            self._point(alias, self.registry.resolve(f"{name}:{version}"))
+            self._point(alias, self.registry.version(name, version))
 
     def remove_alias(self, name: str, alias: str) -> None:
         """Take an alias away, so that its version can be deleted; the next request for it finds none."""
@@ -65,7 +65,7 @@ class Lifecycle:
     def delete(self, name: str, version: int) -> None:
         """Delete a version from the store and from memory; requests that already hold it finish."""
         with self._lock:
-            ref = self.registry.resolve(f"{name}:{version}")
+            ref = self.registry.version(name, version)
             task = self._task_of(ref)
             self.registry.delete(ref)
             task.residency.drop(ref)
