@@ -9,8 +9,9 @@ import httpx
 
 # Traces of a library, of Python, or of this machine.
 LEAKS = re.compile(
-    r"Traceback|litestar|pydantic|msgspec|pillow|\bPIL\b|torch|\bFile\b \"|\.py\b|site-packages|0x[0-9a-f]{6}|[a-z]Error\b|[a-z]Exception\b"
-    r"|(^|[\s'\"])/(tmp|home|root|usr|work|var|etc)\b|Input should|[Ff]ield required|Extra inputs|HeaderTooLarge|Expected `",
+    r"Traceback|litestar|pydantic|msgspec|pillow|\bPIL\b|torch|site-packages|\.py\b|0x[0-9a-f]{6}|[a-z]Error\b|[a-z]Exception\b"
+    r"|(^|[\s'\"])/(tmp|home|root|usr|work|var|etc)\b"
+    r"|Input should|Field required|Extra inputs|HeaderTooLarge|Expected `"
 )
 
 
