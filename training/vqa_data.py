@@ -17,24 +17,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 IMAGE_COLUMNS = ("image_id", "image", "image_path", "path", "file")
 HELD_OUT = 10  # one group of questions in so many is held out
 COLOURS = frozenset(
-    (
-        "beige",
-        "black",
-        "blue",
-        "brown",
-        "gold",
-        "gray",
-        "green",
-        "grey",
-        "orange",
-        "pink",
-        "purple",
-        "red",
-        "silver",
-        "white",
-        "yellow",
-    )
-)
+    ["beige", "black", "blue", "brown", "gold", "gray", "green", "grey", "orange", "pink", "purple", "red", "silver", "white",
+     "yellow"]
+)  # fmt: skip
 SHOWN = 3
 
 

@@ -1,28 +1,164 @@
-"""Training a VQA head on embeddings: features from the frozen encoders, the head, its fit, and its export."""
+"""Training a VQA head on embeddings: its recipe, its targets, its fit, and its export as two plain linear layers."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from rich.progress import Progress
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, dropout
+from torch.nn.functional import cross_entropy, dropout, normalize, one_hot, relu
 
-from service.models.image_encoder import ImageEncoder
-from service.models.sentence_encoder import SentenceEncoder
-from service.tasks.images import decode
-from training.vqa_data import Example
+from training.text_model import uses_bf16
+from training.vqa_features import Features
 
-MAX_PIXELS = 100_000_000
-IMAGE_BATCH, TEXT_BATCH = 16, 128
-EMBEDDINGS = "embeddings"
-EOF = None
+WARMUP_STEPS = 100
+AfterEpoch = Callable[[int, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Every choice that decides the trained head, apart from the data; it goes into the manifest whole."""
+
+    image_encoder: str = "tf_efficientnet_lite0"
+    sentence_encoder: str = "minilm"
+    hidden_size: int = 512
+    epochs: int = 20
+    batch_size: int = 256
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.01
+    image_scale: float = 0.2
+    input_dropout: float = 0.3
+    hidden_dropout: float = 0.5
+    answer_similarity: float = 0.3
+    similarity_temperature: float = 0.1
+    teachers: int = 4
+    distillation: float = 0.7
+    seed: int = 0
+
+    def resolved(self) -> dict[str, Any]:
+        """The recipe with the precision that this machine uses."""
+        return {**asdict(self), "precision": "bf16" if uses_bf16("auto") else "fp32"}
+
+
+class Inputs:
+    """Standardised embeddings joined for rows of examples: per feature over the training split, the image scaled."""
+
+    def __init__(self, features: Features, recipe: Recipe) -> None:
+        train = features.rows["train"]
+        self._images, self._questions = features.images, features.questions
+        image_mean, image_std = _moments(features.images[train[:, 0]])
+        question_mean, question_std = _moments(features.questions[train[:, 1]])
+        self.mean = torch.cat([image_mean, question_mean])
+        self.gain = torch.cat([recipe.image_scale / image_std, 1 / question_std])
+        self.size = len(self.mean)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """(n, d + e) of (n, 3) rows."""
+        joined = torch.cat([self._images[rows[:, 0]], self._questions[rows[:, 1]]], dim=1)
+        return (joined - self.mean) * self.gain
+
+
+def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    return values.mean(0), values.std(0).clamp(min=1e-6)
+
+
+class HeadModule(nn.Module):
+    """The trainable form of a head: dropout, hidden layer, ReLU, dropout, output layer."""
+
+    def __init__(self, inputs: int, answers: int, recipe: Recipe) -> None:
+        super().__init__()
+        self.hidden, self.output = nn.Linear(inputs, recipe.hidden_size), nn.Linear(recipe.hidden_size, answers)
+        self._input_dropout, self._hidden_dropout = recipe.input_dropout, recipe.hidden_dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, (n, answers)."""
+        hidden = relu(self.hidden(dropout(x, self._input_dropout, self.training)))
+        logits: Tensor = self.output(dropout(hidden, self._hidden_dropout, self.training))
+        return logits
+
+    @torch.no_grad()
+    def export(self, inputs: Inputs) -> dict[str, Tensor]:
+        """The head's tensors as served, with standardising and scaling folded into the first layer."""
+        weight = self.hidden.weight * inputs.gain
+        bias = self.hidden.bias - weight @ inputs.mean
+        return {
+            "hidden.weight": weight,
+            "hidden.bias": bias,
+            "output.weight": self.output.weight,
+            "output.bias": self.output.bias,
+        }
+
+
+def similar_answers(embeddings: Tensor, recipe: Recipe) -> Tensor:
+    """What stands for each answer as a target, (answers, answers): mostly itself, the rest over answers of like meaning."""
+    unit = normalize(embeddings, dim=1)
+    near = (unit @ unit.T / recipe.similarity_temperature).softmax(-1)
+    return (1 - recipe.answer_similarity) * torch.eye(len(near)) + recipe.answer_similarity * near
+
+
+def fit_distilled(
+    features: Features,
+    inputs: Inputs,
+    answers: Tensor,
+    recipe: Recipe,
+    head: HeadModule,
+    after_epoch: AfterEpoch,
+    progress: Progress,
+) -> None:
+    """Fit ``head`` in place: first ``teachers`` heads to targets softened by meaning, then ``head`` to their mean and the labels.
+
+    ``answers`` holds the embeddings of the answers' names; ``after_epoch`` gets each epoch's number, from 1, and its loss.
+    """
+    rows = features.rows["train"]
+    exact = one_hot(rows[:, 2], len(answers)).float()
+    softened = similar_answers(answers, recipe)[rows[:, 2]]
+    bar = progress.add_task("training", total=(recipe.teachers + 1) * recipe.epochs)
+    believed = torch.zeros_like(exact)
+    for number in range(recipe.teachers):
+        torch.manual_seed(recipe.seed + number + 1)
+        teacher = HeadModule(inputs.size, len(answers), recipe)
+        _fit(teacher, inputs, rows, softened, recipe, lambda *_: progress.advance(bar))
+        believed += predict(teacher, inputs, rows).softmax(-1) / recipe.teachers
+
+    def both(epoch: int, loss: float) -> None:
+        progress.advance(bar)
+        after_epoch(epoch, loss)
+
+    torch.manual_seed(recipe.seed)
+    targets = softened if not recipe.teachers else (1 - recipe.distillation) * exact + recipe.distillation * believed
+    _fit(head, inputs, rows, targets, recipe, both)
+
+
+def _fit(head: HeadModule, inputs: Inputs, rows: Tensor, targets: Tensor, recipe: Recipe, after_epoch: AfterEpoch) -> None:
+    optimizer = torch.optim.AdamW(head.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    steps = recipe.epochs * math.ceil(len(rows) / recipe.batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+    bf16 = uses_bf16("auto")
+    for epoch in range(1, recipe.epochs + 1):
+        head.train()
+        total = 0.0
+        for chunk in torch.split(torch.randperm(len(rows)), recipe.batch_size):
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                logits = head(inputs(rows[chunk]))
+            loss = cross_entropy(logits.float(), targets[chunk])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            optimizer.step()
+            schedule.step()
+            total += loss.item() * len(chunk)
+        after_epoch(epoch, total / len(rows))
+
+
+def _rate(step: int, steps: int) -> float:
+    return 0.5 * (1 + math.cos(math.pi * step / steps)) * min(1.0, (step + 1) / WARMUP_STEPS)
+
+
+@torch.inference_mode()
+def predict(head: HeadModule, inputs: Inputs, rows: Tensor) -> Tensor:
+    """Logits, (n, answers), of rows of examples."""
+    head.eval()
+    return torch.cat([head(inputs(chunk)) for chunk in torch.split(rows, 1024)])

@@ -1,0 +1,204 @@
+"""Train a visual question answering head on frozen embeddings, and write it as a bundle.
+
+    python -m training.train_vqa_head ../shared/data/daquar --name vqa --output runs/vqa
+
+DATA is a folder laid out as DAQUAR's (data_train.csv, images/, perhaps answer_space.txt), or a CSV with image paths.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from service.errors import QuickchangeError
+from service.models.image_encoder import ImageEncoder, load_image_encoder
+from service.models.sentence_encoder import SentenceEncoder, load_sentence_encoder
+from service.models.vqa_head import TASK_TYPE, VqaHead
+from service.store.bundle import VISUAL_QUESTION_ANSWERING, BaseRef, Bundle, Manifest
+from training.bundles import halve, library_versions, weights_bytes, write_bundle
+from training.cards import VQA_LIMITS, card
+from training.data import DataError
+from training.vqa_data import VqaData, kind_of, load_vqa_data
+from training.vqa_features import Features, embed
+from training.vqa_model import HeadModule, Inputs, Recipe, fit_distilled, predict
+
+DEFAULTS = Recipe()
+CPU = torch.device("cpu")
+console = Console()
+
+
+def train(data: VqaData, recipe: Recipe, name: str, source: str, cache: Path) -> Bundle:
+    """Embed once, train, keep the best epoch by held-out accuracy, and return the finished bundle."""
+    started = time.monotonic()
+    images, sentences = load_image_encoder(recipe.image_encoder, CPU), load_sentence_encoder(recipe.sentence_encoder, CPU)
+    with Progress(console=console) as progress:
+        features = embed(data, images, sentences, cache, progress)
+        named = _answer_embeddings(sentences, data.answers)
+        blind = _question_only(features, named, recipe, progress)
+        tensors, curve = fit(features, named, recipe, progress)
+    config = adapter_config(data, images, sentences, recipe)
+    head = VqaHead.parse(
+        config, tensors, data.answers, (images.size, images.fingerprint), (sentences.size, sentences.fingerprint)
+    )
+    manifest = Manifest(
+        name=name,
+        task=VISUAL_QUESTION_ANSWERING,
+        labels=data.answers,
+        base={
+            "image_encoder": BaseRef(name=images.name, fingerprint=images.fingerprint),
+            "sentence_encoder": BaseRef(name=sentences.name, fingerprint=sentences.fingerprint),
+        },
+        metrics={"validation": {**measure(head, features, data.answers), "accuracy_question_only": blind}},
+        recipe={
+            **recipe.resolved(),
+            "data": {
+                "name": source,
+                "digest": data.digest,
+                "dropped": data.dropped,
+                **{s: len(p) for s, p in data.splits.items()},
+            },
+            "curve": curve,
+            "libraries": library_versions(),
+            "duration_seconds": round(time.monotonic() - started, 1),
+        },
+    )
+    return Bundle.assemble(config, weights_bytes(tensors), manifest, describe(manifest, data, source, recipe))
+
+
+def fit(
+    features: Features, answers: Tensor, recipe: Recipe, progress: Progress
+) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
+    """The best epoch's tensors in float16, and the held-out accuracy of every epoch."""
+    inputs = Inputs(features, recipe)
+    torch.manual_seed(recipe.seed)
+    head, held = HeadModule(inputs.size, len(answers), recipe), features.rows["validation"]
+    best: dict[str, Tensor] = {}
+    curve: list[dict[str, float]] = []
+
+    def after_epoch(epoch: int, loss: float) -> None:
+        accuracy = _share(predict(head, inputs, held).argmax(-1), held[:, 2])
+        if accuracy > max((past["accuracy"] for past in curve), default=-1.0):
+            best.update(copy.deepcopy(head.state_dict()))
+        curve.append({"epoch": epoch, "loss": round(loss, 4), "accuracy": accuracy})
+        console.print(f"epoch {epoch}: loss {loss:.4f}, accuracy {accuracy:.4f}")
+
+    fit_distilled(features, inputs, answers, recipe, head, after_epoch, progress)
+    head.load_state_dict(best)
+    return halve(head.export(inputs)), curve
+
+
+def measure(head: VqaHead, features: Features, answers: Sequence[str]) -> dict[str, float]:
+    """Held-out accuracy of the head as served: over all questions, and over those with each kind of answer."""
+    rows = features.rows["validation"]
+    predicted = head.logits(features.images[rows[:, 0]], features.questions[rows[:, 1]]).argmax(-1)
+    kinds = [kind_of(answers[answer]) if answer >= 0 else "object" for answer in rows[:, 2].tolist()]
+    figures = {"accuracy": _share(predicted, rows[:, 2])}
+    for kind in ("colour", "number", "object"):
+        chosen = torch.tensor([found == kind for found in kinds])
+        if bool(chosen.any()):
+            figures[f"accuracy_{kind}"] = _share(predicted[chosen], rows[chosen, 2])
+    return figures
+
+
+def _question_only(features: Features, answers: Tensor, recipe: Recipe, progress: Progress) -> float:
+    """Held-out accuracy of a head that sees no image: what guessing from the question alone reaches."""
+    blind = replace(recipe, image_scale=0.0, teachers=0)
+    inputs = Inputs(features, blind)
+    torch.manual_seed(recipe.seed)
+    head, held = HeadModule(inputs.size, len(answers), blind), features.rows["validation"]
+    fit_distilled(features, inputs, answers, blind, head, lambda *_: None, progress)
+    return _share(predict(head, inputs, held).argmax(-1), held[:, 2])
+
+
+def _answer_embeddings(sentences: SentenceEncoder, answers: Sequence[str]) -> Tensor:
+    return sentences.embed(sentences.tokenize([answer.replace("_", " ") for answer in answers])).cpu().clone()
+
+
+def _share(predicted: Tensor, true: Tensor) -> float:
+    return round(float((predicted == true).float().mean()), 4)
+
+
+def adapter_config(data: VqaData, images: ImageEncoder, sentences: SentenceEncoder, recipe: Recipe) -> dict[str, object]:
+    """``adapter_config.json`` of a head over these encoders."""
+
+    def described(tower: ImageEncoder | SentenceEncoder) -> dict[str, object]:
+        return {"name": tower.name, "fingerprint": tower.fingerprint, "size": tower.size}
+
+    return {
+        "peft_type": None,
+        "task_type": TASK_TYPE,
+        "image_encoder": described(images),
+        "sentence_encoder": described(sentences),
+        "hidden_size": recipe.hidden_size,
+        "answers": list(data.answers),
+    }
+
+
+def describe(manifest: Manifest, data: VqaData, source: str, recipe: Recipe) -> str:
+    """The bundle's model card."""
+    towers = " and ".join(ref.name for ref in manifest.base.values())
+    sizes = ", ".join(f"{len(part):,} {split} questions" for split, part in data.splits.items())
+    return card(
+        manifest,
+        summary=f"Answers short questions about indoor photographs: a {recipe.hidden_size}-wide head over the frozen {towers}.",
+        data=f"{source}, {sizes} ({data.digest}). Where a question has several answers, the first is the label. "
+        "Equal questions about one image are on one side, but the images of both sides are the same.",
+        note="Validation is a tenth of the questions, held out with the recipe's seed; it also picked the best epoch. Answers in "
+        "digits count as number, names of colours as colour, the others as object. Weights are measured as they are stored.",
+        limits=VQA_LIMITS,
+    )
+
+
+def main(
+    data: Annotated[Path, typer.Argument(help="folder laid out as DAQUAR's, or a CSV with question, answer and image path")],
+    name: Annotated[str, typer.Option(help="adapter name, as clients will select it")],
+    output: Annotated[Path, typer.Option(help="folder to write the bundle to")],
+    cache: Annotated[Path, typer.Option(help="folder for embeddings, kept by content")] = Path("runs/embeddings"),
+    image_encoder: Annotated[str, typer.Option(help="name, or name:FILE with its weights")] = DEFAULTS.image_encoder,
+    sentence_encoder: Annotated[str, typer.Option(help="minilm, a folder, or a hub id")] = DEFAULTS.sentence_encoder,
+    hidden_size: Annotated[int, typer.Option(min=1)] = DEFAULTS.hidden_size,
+    epochs: Annotated[int, typer.Option(min=1)] = DEFAULTS.epochs,
+    batch_size: Annotated[int, typer.Option(min=1)] = DEFAULTS.batch_size,
+    learning_rate: Annotated[float, typer.Option(min=0)] = DEFAULTS.learning_rate,
+    image_scale: Annotated[float, typer.Option(min=0, help="of image features beside the question's")] = DEFAULTS.image_scale,
+    answer_similarity: Annotated[
+        float, typer.Option(min=0, max=1, help="like answers' share of a target")
+    ] = DEFAULTS.answer_similarity,
+    teachers: Annotated[int, typer.Option(min=0, help="heads whose mean the final one learns from")] = DEFAULTS.teachers,
+    distillation: Annotated[float, typer.Option(min=0, max=1, help="the teachers' share of a target")] = DEFAULTS.distillation,
+    seed: Annotated[int, typer.Option(min=0, help="of the held-out tenth and of training")] = DEFAULTS.seed,
+) -> None:
+    """Train a visual question answering head, keep its best epoch, and write it to OUTPUT as a bundle."""
+    recipe = Recipe(
+        image_encoder=image_encoder, sentence_encoder=sentence_encoder, hidden_size=hidden_size, epochs=epochs,
+        batch_size=batch_size, learning_rate=learning_rate, image_scale=image_scale, answer_similarity=answer_similarity,
+        teachers=teachers, distillation=distillation, seed=seed,
+    )  # fmt: skip
+    try:
+        loaded = load_vqa_data(data, seed)
+        console.print(
+            f"{data.name}: {', '.join(f'{len(p)} {s}' for s, p in loaded.splits.items())}; {len(loaded.answers)} answers"
+        )
+        bundle = train(loaded, recipe, name, data.name, cache)
+    except (DataError, QuickchangeError) as error:
+        console.print(f"[red]error:[/] {error}")
+        raise typer.Exit(1) from None
+    write_bundle(bundle, output)
+    console.print(f"[green]{output}[/]: {len(bundle.weights) / 1e6:.2f} MB, {bundle.manifest.digest}")
+    console.print(
+        "  validation: " + ", ".join(f"{key} {value:.4f}" for key, value in bundle.manifest.metrics["validation"].items())
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)
