@@ -30,7 +30,7 @@ from training.cards import VQA_LIMITS, card
 from training.data import DataError
 from training.vqa_data import VqaData, kind_of, load_vqa_data
 from training.vqa_features import Features, embed
-from training.vqa_model import HeadModule, Inputs, Recipe, fit_distilled, predict
+from training.vqa_model import HeadModule, Inputs, Recipe, fit_head, predict
 
 DEFAULTS = Recipe()
 CPU = torch.device("cpu")
@@ -80,19 +80,18 @@ def fit(
 ) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
     """The best epoch's tensors in float16, and the held-out accuracy of every epoch."""
     inputs = Inputs(features, recipe)
-    torch.manual_seed(recipe.seed)
-    head, held = HeadModule(inputs.size, len(answers), recipe), features.rows["validation"]
+    held = features.rows["validation"]
     best: dict[str, Tensor] = {}
     curve: list[dict[str, float]] = []
 
-    def after_epoch(epoch: int, loss: float) -> None:
+    def after_epoch(head: HeadModule, epoch: int, loss: float) -> None:
         accuracy = _share(predict(head, inputs, held).argmax(-1), held[:, 2])
         if accuracy > max((past["accuracy"] for past in curve), default=-1.0):
             best.update(copy.deepcopy(head.state_dict()))
         curve.append({"epoch": epoch, "loss": round(loss, 4), "accuracy": accuracy})
         console.print(f"epoch {epoch}: loss {loss:.4f}, accuracy {accuracy:.4f}")
 
-    fit_distilled(features, inputs, answers, recipe, head, after_epoch, progress)
+    head = fit_head(features, inputs, answers, recipe, after_epoch, progress)
     head.load_state_dict(best)
     return halve(head.export(inputs)), curve
 
@@ -114,9 +113,8 @@ def _question_only(features: Features, answers: Tensor, recipe: Recipe, progress
     """Held-out accuracy of a head that sees no image: what guessing from the question alone reaches."""
     blind = replace(recipe, image_scale=0.0, teachers=0)
     inputs = Inputs(features, blind)
-    torch.manual_seed(recipe.seed)
-    head, held = HeadModule(inputs.size, len(answers), blind), features.rows["validation"]
-    fit_distilled(features, inputs, answers, blind, head, lambda *_: None, progress)
+    held = features.rows["validation"]
+    head = fit_head(features, inputs, answers, blind, lambda *_: None, progress)
     return _share(predict(head, inputs, held).argmax(-1), held[:, 2])
 
 
@@ -175,14 +173,14 @@ def main(
         float, typer.Option(min=0, max=1, help="like answers' share of a target")
     ] = DEFAULTS.answer_similarity,
     teachers: Annotated[int, typer.Option(min=0, help="heads whose mean the final one learns from")] = DEFAULTS.teachers,
-    distillation: Annotated[float, typer.Option(min=0, max=1, help="the teachers' share of a target")] = DEFAULTS.distillation,
+    student_epochs: Annotated[int, typer.Option(min=1, help="epochs of learning from the teachers")] = DEFAULTS.student_epochs,
     seed: Annotated[int, typer.Option(min=0, help="of the held-out tenth and of training")] = DEFAULTS.seed,
 ) -> None:
     """Train a visual question answering head, keep its best epoch, and write it to OUTPUT as a bundle."""
     recipe = Recipe(
         image_encoder=image_encoder, sentence_encoder=sentence_encoder, hidden_size=hidden_size, epochs=epochs,
         batch_size=batch_size, learning_rate=learning_rate, image_scale=image_scale, answer_similarity=answer_similarity,
-        teachers=teachers, distillation=distillation, seed=seed,
+        teachers=teachers, student_epochs=student_epochs, seed=seed,
     )  # fmt: skip
     try:
         loaded = load_vqa_data(data, seed)

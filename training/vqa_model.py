@@ -1,4 +1,7 @@
-"""Training a VQA head on embeddings: its recipe, its targets, its fit, and its export as two plain linear layers."""
+"""Training a VQA head on embeddings: its recipe, its targets, its fit, and its export as two plain linear layers.
+
+Single heads differ by chance on a third of the questions, so the head that is kept learns from the mean of several.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ from typing import Any
 import torch
 from rich.progress import Progress
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, dropout, normalize, one_hot, relu
+from torch.nn.functional import cross_entropy, dropout, normalize, relu
 
 from training.text_model import uses_bf16
 from training.vqa_features import Features
 
 WARMUP_STEPS = 100
-AfterEpoch = Callable[[int, float], None]
+AfterEpoch = Callable[["HeadModule", int, float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,10 @@ class Recipe:
     hidden_dropout: float = 0.5
     answer_similarity: float = 0.3
     similarity_temperature: float = 0.1
-    teachers: int = 4
-    distillation: float = 0.7
+    teachers: int = 5
+    student_epochs: int = 30
+    student_dropout: float = 0.1
+    swapped_images: float = 0.5
     seed: int = 0
 
     def resolved(self) -> dict[str, Any]:
@@ -69,10 +74,11 @@ def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
 class HeadModule(nn.Module):
     """The trainable form of a head: dropout, hidden layer, ReLU, dropout, output layer."""
 
-    def __init__(self, inputs: int, answers: int, recipe: Recipe) -> None:
+    def __init__(self, inputs: int, answers: int, recipe: Recipe, *, student: bool = False) -> None:
         super().__init__()
         self.hidden, self.output = nn.Linear(inputs, recipe.hidden_size), nn.Linear(recipe.hidden_size, answers)
-        self._input_dropout, self._hidden_dropout = recipe.input_dropout, recipe.hidden_dropout
+        self._input_dropout = recipe.student_dropout if student else recipe.input_dropout
+        self._hidden_dropout = recipe.student_dropout if student else recipe.hidden_dropout
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (n, answers)."""
@@ -100,57 +106,82 @@ def similar_answers(embeddings: Tensor, recipe: Recipe) -> Tensor:
     return (1 - recipe.answer_similarity) * torch.eye(len(near)) + recipe.answer_similarity * near
 
 
-def fit_distilled(
-    features: Features,
-    inputs: Inputs,
-    answers: Tensor,
-    recipe: Recipe,
-    head: HeadModule,
-    after_epoch: AfterEpoch,
-    progress: Progress,
-) -> None:
-    """Fit ``head`` in place: first ``teachers`` heads to targets softened by meaning, then ``head`` to their mean and the labels.
+def fit_head(
+    features: Features, inputs: Inputs, answers: Tensor, recipe: Recipe, after_epoch: AfterEpoch, progress: Progress
+) -> HeadModule:
+    """A fitted head. With ``teachers`` it learns from the mean of so many heads, else from the labels itself.
 
-    ``answers`` holds the embeddings of the answers' names; ``after_epoch`` gets each epoch's number, from 1, and its loss.
+    ``answers`` holds the embeddings of the answers' names; ``after_epoch`` gets the head, each epoch's number, from 1,
+    and its loss.
     """
     rows = features.rows["train"]
-    exact = one_hot(rows[:, 2], len(answers)).float()
-    softened = similar_answers(answers, recipe)[rows[:, 2]]
-    bar = progress.add_task("training", total=(recipe.teachers + 1) * recipe.epochs)
-    believed = torch.zeros_like(exact)
-    for number in range(recipe.teachers):
-        torch.manual_seed(recipe.seed + number + 1)
-        teacher = HeadModule(inputs.size, len(answers), recipe)
-        _fit(teacher, inputs, rows, softened, recipe, lambda *_: progress.advance(bar))
-        believed += predict(teacher, inputs, rows).softmax(-1) / recipe.teachers
+    softened = similar_answers(answers, recipe)
+    bar = progress.add_task(
+        "training", total=recipe.teachers * recipe.epochs + (recipe.student_epochs if recipe.teachers else recipe.epochs)
+    )
 
-    def both(epoch: int, loss: float) -> None:
+    def shown(head: HeadModule, epoch: int, loss: float) -> None:
         progress.advance(bar)
-        after_epoch(epoch, loss)
+        after_epoch(head, epoch, loss)
 
-    torch.manual_seed(recipe.seed)
-    targets = softened if not recipe.teachers else (1 - recipe.distillation) * exact + recipe.distillation * believed
-    _fit(head, inputs, rows, targets, recipe, both)
+    def of_labels(chunk: Tensor, _: Tensor) -> Tensor:
+        return softened[chunk[:, 2]]
+
+    def fresh(seed: int, *, student: bool = False) -> HeadModule:
+        torch.manual_seed(recipe.seed + seed)
+        return HeadModule(inputs.size, len(answers), recipe, student=student)
+
+    if not recipe.teachers:
+        return _fit(fresh(0), inputs, rows, of_labels, recipe.epochs, recipe, shown)
+    teachers = [
+        _fit(fresh(number), inputs, rows, of_labels, recipe.epochs, recipe, lambda *_: progress.advance(bar))
+        for number in range(1, recipe.teachers + 1)
+    ]
+
+    @torch.inference_mode()
+    def of_teachers(_: Tensor, x: Tensor) -> Tensor:
+        return torch.stack([teacher(x).float().softmax(-1) for teacher in teachers]).mean(0)
+
+    return _fit(fresh(0, student=True), inputs, rows, of_teachers, recipe.student_epochs, recipe, shown, recipe.swapped_images)
 
 
-def _fit(head: HeadModule, inputs: Inputs, rows: Tensor, targets: Tensor, recipe: Recipe, after_epoch: AfterEpoch) -> None:
+def _fit(
+    head: HeadModule,
+    inputs: Inputs,
+    rows: Tensor,
+    targets: Callable[[Tensor, Tensor], Tensor],
+    epochs: int,
+    recipe: Recipe,
+    after_epoch: AfterEpoch,
+    swapped: float = 0.0,
+) -> HeadModule:
+    """Fit ``head`` to ``targets`` of a chunk of rows and its inputs; a share ``swapped`` of the rows gets another image.
+
+    Only a teacher can say what follows from a question about another image, and there it is what shows how it generalises.
+    """
     optimizer = torch.optim.AdamW(head.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    steps = recipe.epochs * math.ceil(len(rows) / recipe.batch_size)
+    steps = epochs * math.ceil(len(rows) / recipe.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     bf16 = uses_bf16("auto")
-    for epoch in range(1, recipe.epochs + 1):
+    for epoch in range(1, epochs + 1):
         head.train()
         total = 0.0
-        for chunk in torch.split(torch.randperm(len(rows)), recipe.batch_size):
+        for places in torch.split(torch.randperm(len(rows)), recipe.batch_size):
+            chunk = rows[places]
+            others = rows[torch.randint(len(rows), (len(chunk),)), 0]
+            chunk = torch.cat([torch.where(torch.rand(len(chunk)) < swapped, others, chunk[:, 0])[:, None], chunk[:, 1:]], dim=1)
+            x = inputs(chunk)
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                logits = head(inputs(rows[chunk]))
-            loss = cross_entropy(logits.float(), targets[chunk])
+                logits, target = head(x), targets(chunk, x)
+            loss = cross_entropy(logits.float(), target.clone())
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             optimizer.step()
             schedule.step()
             total += loss.item() * len(chunk)
-        after_epoch(epoch, total / len(rows))
+        head.eval()
+        after_epoch(head, epoch, total / len(rows))
+    return head
 
 
 def _rate(step: int, steps: int) -> float:

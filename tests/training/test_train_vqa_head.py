@@ -22,7 +22,7 @@ from training.vqa_model import HeadModule, Inputs, Recipe, predict, similar_answ
 
 CPU = torch.device("cpu")
 COLOURS = ("red", "green", "blue", "white")
-TINY = Recipe(hidden_size=16, epochs=2, batch_size=8, teachers=1)
+TINY = Recipe(hidden_size=16, epochs=2, batch_size=8, teachers=1, student_epochs=3)
 
 
 def daquar(folder: Path, questions: int = 40) -> Path:
