@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 import torch
-from litestar import Litestar, Request
+from litestar import Litestar, Request, Router
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
@@ -42,7 +42,7 @@ from service.tasks.vqa import VisualQuestionAnswering
 log = logging.getLogger(__name__)
 CPU_THREADS = 4  # for decoding and tokenising; both leave Python's lock
 HANDLERS = [
-    text.sentiment, text.classify, vqa.vqa, adapters.list_adapters, adapters.show_adapter, adapters.publish, adapters.set_alias,
+    text.sentiment, text.classify, vqa.vqa, adapters.list_adapters, adapters.show_adapter,  adapters.set_alias,
     adapters.remove_alias, adapters.delete_version, adapters.list_models, health.live, health.ready, health.metrics,
 ]  # fmt: skip
 
@@ -155,9 +155,9 @@ def _litestar(
             threads.shutdown()
             services.threads.shutdown()
 
-    adapters.publish.request_max_body_size = settings.max_adapter_bytes
+    uploads = Router("/", route_handlers=[adapters.publish], request_max_body_size=settings.max_adapter_bytes)
     return Litestar(
-        [*HANDLERS, docs_assets()],
+        [*HANDLERS, uploads, docs_assets()],
         dependencies={
             "services": Provide(provide_services, sync_to_thread=False),
             "metrics": Provide(provide_metrics, sync_to_thread=False),

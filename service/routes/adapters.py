@@ -10,12 +10,15 @@ from pydantic import BaseModel, ConfigDict
 
 from service.errors import BadRequest
 from service.routes.guards import DELETE, WRITE, json_only, multipart_only
+from service.routes.problems import documented
 from service.routes.schemas import AdapterList, AdapterView, AliasBody, Model, ModelList, Published, VersionView
 from service.routes.services import Services
 from service.store.bundle import Bundle
 from service.store.registry import Adapter
 from service.store.selector import LIVE, Ref
 from service.tasks.lifecycle import Lifecycle
+
+CHANGED = documented(400, 401, 403, 404, 409, 410, 503, 507)
 
 
 class Upload(BaseModel):
@@ -36,7 +39,13 @@ def list_adapters(services: NamedDependency[Services]) -> AdapterList:
     return AdapterList(adapters=[_view(adapter, services.lifecycle) for adapter in services.lifecycle.registry.adapters()])
 
 
-@get("/v1/adapters/{name:str}", tags=["adapters"], summary="Show an adapter", sync_to_thread=False)
+@get(
+    "/v1/adapters/{name:str}",
+    tags=["adapters"],
+    summary="Show an adapter",
+    responses=documented(400, 401, 404),
+    sync_to_thread=False,
+)
 def show_adapter(name: FromPath[str], services: NamedDependency[Services]) -> AdapterView:
     """One adapter with its versions and aliases."""
     return _view(services.lifecycle.registry.get(name), services.lifecycle)
@@ -48,10 +57,10 @@ def show_adapter(name: FromPath[str], services: NamedDependency[Services]) -> Ad
     guards=[multipart_only],
     tags=["adapters"],
     summary="Upload a version",
+    responses=documented(400, 401, 403, 409, 413, 415, 422, 503, 507),
 )
 async def publish(name: FromPath[str], data: MultipartBody[Upload], services: NamedDependency[Services]) -> Response[Published]:
     """Check an adapter completely, store it, and point ``alias`` at it; the same files again are the same version."""
-    services.lifetime.check()
     config, weights = await _part(data.adapter_config, "adapter_config"), await _part(data.adapter_model, "adapter_model")
     manifest = await data.manifest.read() if data.manifest else None
     card = (await data.card.read()).decode("utf-8", "replace") if data.card else ""
@@ -69,27 +78,37 @@ async def publish(name: FromPath[str], data: MultipartBody[Upload], services: Na
     guards=[json_only],
     tags=["adapters"],
     summary="Point an alias",
+    responses=documented(400, 401, 403, 404, 410, 415, 422, 503, 507),
 )
 async def set_alias(
     name: FromPath[str], alias: FromPath[str], data: JSONBody[AliasBody], services: NamedDependency[Services]
 ) -> AdapterView:
     """The next request for the alias is answered by this version."""
-    services.lifetime.check()
     await services.change(lambda: services.lifecycle.set_alias(name, alias, data.version))
     return _view(services.lifecycle.registry.get(name), services.lifecycle)
 
 
-@delete("/v1/adapters/{name:str}/aliases/{alias:str}", opt={"scope": DELETE}, tags=["adapters"], summary="Remove an alias")
+@delete(
+    "/v1/adapters/{name:str}/aliases/{alias:str}",
+    opt={"scope": DELETE},
+    tags=["adapters"],
+    summary="Remove an alias",
+    responses=CHANGED,
+)
 async def remove_alias(name: FromPath[str], alias: FromPath[str], services: NamedDependency[Services]) -> None:
     """The adapter is not selected by it any more; a version that no alias points at can be deleted."""
-    services.lifetime.check()
     await services.change(lambda: services.lifecycle.remove_alias(name, alias))
 
 
-@delete("/v1/adapters/{name:str}/versions/{version:int}", opt={"scope": DELETE}, tags=["adapters"], summary="Delete a version")
+@delete(
+    "/v1/adapters/{name:str}/versions/{version:int}",
+    opt={"scope": DELETE},
+    tags=["adapters"],
+    summary="Delete a version",
+    responses=CHANGED,
+)
 async def delete_version(name: FromPath[str], version: FromPath[int], services: NamedDependency[Services]) -> None:
     """Requests that already hold the version finish with it; its number is never used again."""
-    services.lifetime.check()
     await services.change(lambda: services.lifecycle.delete(name, version))
 
 

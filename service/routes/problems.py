@@ -9,6 +9,7 @@ from typing import Any
 
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
+from litestar.openapi.datastructures import ResponseSpec
 
 from service import errors
 from service.routes.schemas import Problem
@@ -37,6 +38,15 @@ STATUS: Mapping[str, int] = {
     errors.StoreFull.code: 507,
 }
 NO_FIELDS = "a body with the fields of this address is required; /schema lists them"
+
+
+def documented(*statuses: int) -> dict[int, ResponseSpec]:
+    """The error answers of a handler, for the API's page: each status with the codes that it comes with."""
+    codes = {status: [code for code, mapped in STATUS.items() if mapped == status] for status in statuses}
+    return {
+        status: ResponseSpec(Problem, generate_examples=False, description=" or ".join(found), media_type=PROBLEM_JSON)
+        for status, found in codes.items()
+    }
 
 
 def to_response(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:

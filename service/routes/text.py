@@ -3,26 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from litestar import Response, post
 from litestar.di import NamedDependency
-from litestar.params import JSONBody
+from litestar.openapi.spec import Example
+from litestar.params import Body
 
 from service.routes.guards import json_only
+from service.routes.problems import documented
 from service.routes.schemas import ClassifyBody, SentimentBody, TextResult, TextResults
 from service.routes.services import Services, respond
 from service.tasks.text_classification import Classification, TextRequest
 
+SENTIMENT = Body(examples=[Example(summary="one text", value={"text": "I love how quickly this works"})])
+CLASSIFY = Body(
+    examples=[
+        Example(summary="one text, two adapters", value={"text": "Oh great, another Monday", "adapters": ["irony", "emotion"]})
+    ]
+)
+ERRORS = documented(400, 401, 404, 410, 413, 415, 422, 429, 503, 504)
 
-@post("/v1/sentiment", status_code=200, guards=[json_only], tags=["predict"], summary="Classify the sentiment of a text")
-async def sentiment(data: JSONBody[SentimentBody], services: NamedDependency[Services]) -> Response[TextResult | TextResults]:
+
+@post(
+    "/v1/sentiment",
+    status_code=200,
+    guards=[json_only],
+    tags=["predict"],
+    summary="Classify the sentiment of a text",
+    responses=ERRORS,
+)
+async def sentiment(
+    data: Annotated[SentimentBody, SENTIMENT], services: NamedDependency[Services]
+) -> Response[TextResult | TextResults]:
     """One text gives one result, ``texts`` give a list; any text adapter may be named."""
     request = TextRequest(data.all_texts(), [data.adapter], data.truncate, data.top_k)
     return await _classify(request, services, single=data.text is not None)
 
 
-@post("/v1/classify", status_code=200, guards=[json_only], tags=["predict"], summary="Classify texts by any adapters")
-async def classify(data: JSONBody[ClassifyBody], services: NamedDependency[Services]) -> Response[TextResult | TextResults]:
+@post(
+    "/v1/classify",
+    status_code=200,
+    guards=[json_only],
+    tags=["predict"],
+    summary="Classify texts by any adapters",
+    responses=ERRORS,
+)
+async def classify(
+    data: Annotated[ClassifyBody, CLASSIFY], services: NamedDependency[Services]
+) -> Response[TextResult | TextResults]:
     """One text through one adapter gives one result; several of either give a list."""
     request = TextRequest(data.all_texts(), data.all_adapters(), data.truncate, data.top_k)
     return await _classify(request, services, single=data.text is not None and data.adapter is not None)

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from service.errors import BadRequest, InvalidInput, UnsupportedMedia
 from service.routes.guards import content_type
+from service.routes.problems import documented
 from service.routes.schemas import ScoredAnswer, VqaBody, VqaResult, VqaResults
 from service.routes.services import Services, respond
 from service.tasks.vqa import VqaAnswer, VqaRequest
@@ -59,7 +60,14 @@ class _VqaOperation(Operation):
         self.request_body = RequestBody(content=content, required=True)
 
 
-@post("/v1/vqa", status_code=200, operation_class=_VqaOperation, tags=["predict"], summary="Answer a question about an image")
+@post(
+    "/v1/vqa",
+    status_code=200,
+    operation_class=_VqaOperation,
+    tags=["predict"],
+    summary="Answer a question about an image",
+    responses=documented(400, 401, 404, 410, 413, 415, 422, 429, 503, 504),
+)
 async def vqa(request: Request[Any, Any, Any], services: NamedDependency[Services]) -> Response[VqaResult | VqaResults]:
     """One question gives one result, ``questions`` give a list; the image is encoded once."""
     image, body = await _read(request)
