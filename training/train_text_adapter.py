@@ -94,6 +94,11 @@ def train(data: TextData, recipe: Recipe, name: str, source: str) -> Bundle:
     return Bundle.assemble(config, weights_bytes(tensors), manifest, text)
 
 
+def source_name(data: Path) -> str:
+    """What cards and manifests call the data: its last two names, without where it lies on this machine."""
+    return "/".join(data.parts[-2:])
+
+
 def restore(model: PeftModel, tensors: dict[str, Tensor]) -> None:
     """Put saved adapter and head tensors back into the model."""
     set_peft_model_state_dict(model, {name: tensor.float() for name, tensor in tensors.items()})
@@ -135,7 +140,7 @@ def main(
     )  # fmt: skip
     try:
         loaded = load_text_data(data, text_column, label_column, seed)
-        source = "/".join(Path(data).parts[-2:])
+        source = source_name(Path(data))
         sizes = ", ".join(f"{len(part)} {split}" for split, part in loaded.splits.items())
         console.print(f"{source}: {sizes}; labels {', '.join(loaded.labels)}")
         if loaded.dropped:
