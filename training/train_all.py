@@ -17,8 +17,12 @@ from rich.console import Console
 from service.errors import QuickchangeError
 from service.store.bundle import Bundle
 from training.bundles import write_bundle
-from training.data import DataError
+from training.data import DataError, load_text_data
 from training.text_model import Recipe
+from training.train_text_adapter import source_name, train
+from training.train_vqa_head import train as train_vqa
+from training.vqa_data import load_vqa_data
+from training.vqa_model import Recipe as VqaRecipe
 
 STANCE = Recipe(epochs=15, select="macro_f1", lora_dropout=0.1)
 TARGETS = ("abortion", "atheism", "climate", "feminist", "hillary")
