@@ -22,6 +22,12 @@ PARTS = {"adapter_config": CONFIG, "adapter_model": WEIGHTS, "manifest": MANIFES
 START_SECONDS = 60.0
 
 
+def bundle_parts(bundle: Bundle, **changes: bytes | None) -> dict[str, bytes]:
+    """A bundle's files as the parts of an upload; None leaves one out."""
+    files: dict[str, bytes | None] = {part: bundle.contents.get(file) for part, file in PARTS.items()}
+    return {name: data for name, data in {**files, **changes}.items() if data is not None}
+
+
 class ErrorLog(logging.Handler):
     """Keeps what the server logs as errors: an answer that nobody foresaw is one."""
 
@@ -67,9 +73,7 @@ class Server:
 
     def publish(self, name: str, bundle: Bundle, alias: str | None = "live", **options: Any) -> httpx.Response:
         """Upload a bundle, and point ``alias`` at it."""
-        return self.upload(
-            name, {part: bundle.contents[file] for part, file in PARTS.items() if file in bundle.contents}, alias, **options
-        )
+        return self.upload(name, bundle_parts(bundle), alias, **options)
 
     def upload(self, name: str, parts: dict[str, bytes], alias: str | None = None, **options: Any) -> httpx.Response:
         """Upload any bytes as the parts of an adapter version."""

@@ -1,0 +1,131 @@
+"""Uploads that are refused: every fault is named, and nothing of them stays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save
+
+from service.store.bundle import Bundle
+from tests.support.bundles import text_bundle
+from tests.support.problems import assert_problem
+from tests.support.server import Server, bundle_parts
+
+LAYER = "base_model.model.bert.encoder.layer.0.attention.self"
+HEAD = "base_model.model.classifier"
+UNREADABLE = ["adapter_model.safetensors is not a readable safetensors file"]
+WRONG_FIELDS = json.dumps({"task": "poetry", "labels": ["a", "a"], "x": 1}).encode()
+Change = Callable[[Bundle], bytes]
+
+
+def weights(changes: dict[str, torch.Tensor | None]) -> Change:
+    """The bundle's weights with some tensors replaced, added or (None) left out."""
+
+    def change(bundle: Bundle) -> bytes:
+        data: bytes = save({name: t for name, t in {**bundle.tensors, **changes}.items() if t is not None})
+        return data
+
+    return change
+
+
+def config(**changes: Any) -> Change:
+    """The bundle's configuration with some options changed."""
+    return lambda bundle: json.dumps({**bundle.config, **changes}).encode()
+
+
+REFUSED: dict[str, tuple[str, bytes | Change, list[str]]] = {
+    "weights that are no file of tensors": ("adapter_model", b"x" * 100, UNREADABLE),
+    "empty weights": ("adapter_model", b"", UNREADABLE),
+    "a pickle": ("adapter_model", b"\x80\x04}q\x00.", UNREADABLE),
+    "weights cut off": ("adapter_model", lambda bundle: bundle.weights[:-40], UNREADABLE),
+    "a header of 2^63 bytes": ("adapter_model", b"\xff" * 8 + b"{}", UNREADABLE),
+    "a configuration that is not JSON": ("adapter_config", b"{", ["adapter_config.json is not JSON"]),
+    "a configuration that is a list": ("adapter_config", b"[]", ["not a JSON object"]),
+    "a configuration nested without end": ("adapter_config", b"[" * 100_000, ["not JSON"]),
+    "an empty configuration": ("adapter_config", b"{}", ["peft_type"]),
+    "another method": ("adapter_config", config(peft_type="IA3"), ["IA3"]),
+    "an option that changes answers": ("adapter_config", config(use_dora=True), ["use_dora"]),
+    "a rank over the limit": ("adapter_config", config(r=100_000), ["rank"]),
+    "a rank that is no number": ("adapter_config", config(r="many"), ["r 'many'"]),
+    "a value that is not finite": (
+        "adapter_model",
+        weights({f"{HEAD}.bias": torch.tensor([0.0, float("nan")])}),
+        ["classifier.bias holds a value that is not finite"],
+    ),
+    "several faults": (
+        "adapter_model",
+        weights({f"{HEAD}.bias": None, f"{LAYER}.query.lora_A.weight": torch.ones(4, 5), "extra": torch.ones(1)}),
+        ["no tensor base_model.model.classifier.bias", "(4, 5)", "extra belongs to nothing"],
+    ),
+    "a wrong number of labels": ("adapter_model", weights({f"{HEAD}.weight": torch.ones(5, 32)}), ["(5, 32)"]),
+    "a manifest that is not JSON": ("manifest", b"{", ["manifest.json: is not JSON"]),
+    "a manifest without fields": ("manifest", b"{}", ["task is required", "labels is required"]),
+    "a manifest with wrong fields": (
+        "manifest",
+        WRONG_FIELDS,
+        [
+            "task must be 'text-classification' or 'visual-question-answering'",
+            "labels must be distinct",
+            "x is not a known field",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_broken_adapter_is_refused_with_every_fault_and_leaves_no_trace(
+    server: Server, bundles: dict[str, Bundle], case: str
+) -> None:
+    part, change, faults = REFUSED[case]
+    before, listed = server.tree(), server.client.get("/v1/adapters").json()
+    undescribed = bundles["irony"].manifest.model_copy(update={"files": {}}).model_dump_json().encode()
+    changed = change if isinstance(change, bytes) else change(bundles["irony"])
+    sent = {**bundle_parts(bundles["irony"]), "manifest": undescribed, part: changed}
+    body = assert_problem(server.upload("broken", sent, "live"), 422, "adapter_incompatible")
+    for fault in faults:
+        assert any(fault in line for line in body["faults"]), body["faults"]
+    assert server.tree() == before
+    assert server.client.get("/v1/adapters").json() == listed
+    assert_problem(server.client.get("/v1/adapters/broken"), 404, "adapter_not_found")
+
+
+def test_files_that_the_manifest_does_not_describe_are_refused(server: Server, bundles: dict[str, Bundle]) -> None:
+    mixed = bundle_parts(bundles["irony"], adapter_model=bundles["irony-2"].weights)
+    assert_problem(server.upload("broken", mixed), 422, "adapter_incompatible", "adapter_model.safetensors is not the file")
+
+
+def test_an_adapter_of_another_base_model_is_refused(server: Server, tiny_roberta: Path) -> None:
+    body = assert_problem(server.publish("other", text_bundle(tiny_roberta, ["a", "b"])), 422, "adapter_incompatible")
+    assert "trained on tiny" in body["faults"][0]
+
+
+def test_a_bad_alias_refuses_the_whole_upload(server: Server, bundles: dict[str, Bundle]) -> None:
+    before = server.tree()
+    assert_problem(server.publish("fresh", bundles["irony"], "../live"), 422, "invalid_input", "alias")
+    assert server.tree() == before
+
+
+@pytest.mark.parametrize("missing", ["adapter_config", "adapter_model"])
+def test_a_missing_part_is_named(server: Server, bundles: dict[str, Bundle], missing: str) -> None:
+    response = server.upload("fresh", bundle_parts(bundles["irony"], **{missing: None}))
+    assert_problem(response, 400, "bad_request", f"{missing} is required")
+
+
+def test_an_unknown_or_misplaced_part_is_named(server: Server, bundles: dict[str, Bundle]) -> None:
+    assert_problem(
+        server.upload("fresh", bundle_parts(bundles["irony"], alais=b"live")), 400, "bad_request", "alais is not a known field"
+    )
+    as_text = server.client.post("/v1/adapters/fresh/versions", data={"adapter_config": "{}"}, files={"manifest": b"{}"})
+    assert_problem(as_text, 400, "bad_request", "adapter_config must be a file")
+
+
+def test_an_adapter_keeps_to_one_task(server: Server, bundles: dict[str, Bundle]) -> None:
+    before = server.tree()
+    assert_problem(server.publish("vqa", bundles["emotion"]), 409, "version_conflict", "visual-question-answering")
+    assert_problem(server.publish("emotion", bundles["vqa"]), 409, "version_conflict", "text-classification")
+    assert server.tree() == before
