@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers.utils import logging as hub_logging
 
 from service.errors import StartupError
-from service.models.sources import PACKAGED_MINILM, fingerprint, locate, not_found
+from service.models.sources import PACKAGED_MINILM, fingerprint, locate, unreadable
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -68,7 +68,7 @@ def load_sentence_encoder(name: str, device: torch.device) -> SentenceEncoder:
     try:
         model = SentenceTransformer(source, device=str(device), model_kwargs={"dtype": torch.float32})
     except (OSError, ValueError):
-        raise not_found(name, SETTING) from None
+        raise unreadable(name, SETTING) from None
     if not hasattr(model.tokenizer, "backend_tokenizer"):
         raise StartupError(f"{SETTING}={name}: its tokenizer is not a fast one; expected a folder with tokenizer.json")
     return SentenceEncoder(PACKAGED_MINILM[1] if name in PACKAGED_MINILM else name, model, device)

@@ -20,7 +20,7 @@ from transformers.utils import logging as hub_logging
 
 from service.errors import StartupError
 from service.models.lora import Span, Target, add_lora
-from service.models.sources import fingerprint, locate, not_found
+from service.models.sources import fingerprint, locate, unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def load_base(name: str, setting: str = "QUICKCHANGE_BASE_MODEL") -> BaseWeights
             )
         model, info = AutoModel.from_pretrained(source, config=config, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError):
-        raise not_found(name, setting) from None
+        raise unreadable(name, setting) from None
     drop = set(info["missing_keys"]) if FAMILIES[config.model_type].pools else {"pooler.dense.weight", "pooler.dense.bias"}
     lost = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
     if lost:

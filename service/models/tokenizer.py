@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from transformers import AutoTokenizer
 
 from service.errors import StartupError
-from service.models.sources import locate, not_found
+from service.models.sources import locate, unreadable
 
 SETTING = "QUICKCHANGE_BASE_MODEL"
 
@@ -23,7 +23,7 @@ class TextTokenizer:
         try:
             loaded = AutoTokenizer.from_pretrained(locate(name, SETTING))
         except (OSError, ValueError):
-            raise not_found(name, SETTING) from None
+            raise unreadable(name, SETTING) from None
         if not loaded.is_fast:
             raise StartupError(f"{SETTING}={name}: its tokenizer is not a fast one; expected a folder with tokenizer.json")
         self._tokenizer = loaded.backend_tokenizer
