@@ -95,6 +95,8 @@ class _Exchange:
             raise DeadlineExceeded(f"the request's body did not arrive within {self._body_seconds:g} s") from None
         if not message.get("more_body", False):
             self._body_read.set()
+        if message["type"] == "http.disconnect":
+            await self._gone.wait()  # the watcher stops this task, before the framework makes an error of half a body
         return message
 
     async def _watch(self, task: asyncio.Task[Any] | None) -> None:
