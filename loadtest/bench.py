@@ -22,14 +22,13 @@ import typer
 from rich.console import Console
 
 from loadtest import bench_server
-from loadtest.bench_model import Model, adapter_tax
+from loadtest.bench_model import Model, Unprepared, adapter_tax
 from loadtest.figures import Figure, table
 from loadtest.machine import commit, load_average, machine, versions
 from loadtest.server import ServerFailed, ServerProcess
 from loadtest.texts import texts
 
 ROOT = Path(__file__).resolve().parent.parent
-STARTS = 3
 console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
 
 
@@ -39,7 +38,8 @@ def main(
         Path, typer.Option(help="TweetEval folder to take texts from; without it they are made up, as long as tweets are")
     ] = ROOT / "../shared/data/tweeteval/sentiment",
     base_model: Annotated[str, typer.Option(help="base model; the bars are for the default")] = "minilm",
-    repeats: Annotated[int, typer.Option(min=3, help="of every measurement; a start-up is measured 3 times")] = 5,
+    repeats: Annotated[int, typer.Option(min=3, help="of every measurement but the start-up")] = 5,
+    starts: Annotated[int, typer.Option(min=1, help="of the server, each of them timed")] = 3,
     strict: Annotated[bool, typer.Option("--strict", help="exit with 1 when a bar is missed")] = False,
     output: Annotated[Path, typer.Option(help="folder for the JSON report")] = Path("reports"),
 ) -> None:
@@ -53,7 +53,7 @@ def main(
         with tempfile.TemporaryDirectory() as scratch:
             copy = Path(scratch) / "adapters"
             shutil.copytree(adapters, copy)
-            figures, source = measure(copy, data, base_model, repeats)
+            figures, source = measure(copy, data, base_model, repeats, starts)
     except (ServerFailed, Unprepared, FileNotFoundError) as error:
         errors.print(f"[bold red]error:[/] {error}", soft_wrap=True)
         raise typer.Exit(2) from None
@@ -70,31 +70,25 @@ def main(
     raise typer.Exit(1 if strict and not all(figure.met for figure in figures) else 0)
 
 
-class Unprepared(Exception):
-    """Something that the measurement needs is not there; the text says what."""
-
-
-def measure(adapters: Path, data: Path, base_model: str, repeats: int) -> tuple[list[Figure], str]:
+def measure(adapters: Path, data: Path, base_model: str, repeats: int, starts: int) -> tuple[list[Figure], str]:
     """Every figure, in the order of the issue's list, and where the texts came from."""
     with console.status("batches on the model …") as status:
         words, source = load_texts(data)
         model = Model(base_model, adapters)
-        if "sentiment" not in model.names:
-            raise Unprepared(f"{adapters}: no live adapter 'sentiment'; name a folder of adapters by --adapters")
         tax = adapter_tax(model, words, repeats)
         log = adapters.with_name("server.log")
-        starts = []
-        for _ in range(STARTS - 1):
+        to_ready = []
+        for _ in range(starts - 1):
             status.update("starting servers …")
             with ServerProcess(adapters, log, base_model=base_model) as server:
-                starts.append(server.seconds_to_ready)
+                to_ready.append(server.seconds_to_ready)
         with ServerProcess(adapters, log, base_model=base_model) as server, httpx.Client(base_url=server.url, timeout=60) as http:
-            starts.append(server.seconds_to_ready)
+            to_ready.append(server.seconds_to_ready)
             status.update("requests, pushes, memory …")
             latency = bench_server.http_latency(server, model, words, repeats)
             push = bench_server.push(http, bench_server.bundle_of(adapters, "sentiment"), next(words), repeats)
             memory = bench_server.memory(server, http, words, repeats)
-    return [tax, latency, bench_server.ready(starts), memory, push], source
+    return [tax, latency, bench_server.ready(to_ready), memory, push], source
 
 
 def load_texts(data: Path) -> tuple[Iterator[str], str]:

@@ -22,16 +22,26 @@ ADAPTERS, BATCH, PAIRS, WARM_UP = 8, 32, 12, 3
 MAX_LENGTH = 128
 
 
+class Unprepared(Exception):
+    """Something that the measurement needs is not there; the text says what."""
+
+
 class Model:
-    """The default base model with its tokenizer, and the live text adapters of a folder."""
+    """A base model with its tokenizer, and the live text adapters of a folder.
+
+    Raises :class:`Unprepared` when ``sentiment`` is not among them.
+    """
 
     def __init__(self, base_model: str, adapters: Path) -> None:
-        self.tokenizer = TextTokenizer(base_model)
-        self.classifier = TextClassifier(TextEncoder(load_base(base_model), torch.device("cpu")), max_rank=64)
         registry = Registry(DirectoryStore(adapters))
         live = [a for a in registry.adapters() if a.task == TEXT_CLASSIFICATION and LIVE in a.aliases]
         self.names = [adapter.name for adapter in live]
+        if "sentiment" not in self.names:
+            raise Unprepared("no live adapter 'sentiment'; name a folder of adapters by --adapters")
         self._bundles = [registry.store.read(Ref(adapter.name, adapter.aliases[LIVE])) for adapter in live]
+        self.tokenizer = TextTokenizer(base_model)
+        self.classifier = TextClassifier(TextEncoder(load_base(base_model), torch.device("cpu")), max_rank=64)
+        self._length = min(MAX_LENGTH, self.classifier.encoder.max_length)
 
     def adapters(self, count: int) -> list[LoadedTextAdapter]:
         """So many loaded adapters; where fewer are live they are loaded again, into slots of their own."""
@@ -42,7 +52,7 @@ class Model:
     def rows(self, texts: Sequence[str], adapters: Sequence[LoadedTextAdapter | None]) -> list[Row]:
         """One row for each text; the adapters take turns."""
         tokens = self.tokenizer(texts)
-        return [Row(ids[:MAX_LENGTH], adapters[i % len(adapters)]) for i, ids in enumerate(tokens)]
+        return [Row(ids[: self._length], adapters[i % len(adapters)]) for i, ids in enumerate(tokens)]
 
     def seconds(self, rows: Sequence[Row]) -> float:
         """The time of one forward."""
