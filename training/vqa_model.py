@@ -19,6 +19,7 @@ from training.text_model import uses_bf16
 from training.vqa_features import Features
 
 WARMUP_STEPS = 100
+LEAST_DEVIATION = 1e-5
 AfterEpoch = Callable[["HeadModule", int, float], None]
 
 
@@ -55,10 +56,9 @@ class Inputs:
     def __init__(self, features: Features, recipe: Recipe) -> None:
         train = features.rows["train"]
         self._images, self._questions = features.images, features.questions
-        image_mean, image_std = _moments(features.images[train[:, 0]])
-        question_mean, question_std = _moments(features.questions[train[:, 1]])
-        self.mean = torch.cat([image_mean, question_mean])
-        self.gain = torch.cat([recipe.image_scale / image_std, 1 / question_std])
+        images, questions = features.images[train[:, 0]], features.questions[train[:, 1]]
+        self.mean = torch.cat([images.mean(0), questions.mean(0)])
+        self.gain = torch.cat([recipe.image_scale * _gain(images), _gain(questions)])
         self.size = len(self.mean)
 
     def __call__(self, rows: Tensor) -> Tensor:
@@ -67,8 +67,10 @@ class Inputs:
         return (joined - self.mean) * self.gain
 
 
-def _moments(values: Tensor) -> tuple[Tensor, Tensor]:
-    return values.mean(0), values.std(0).clamp(min=1e-6)
+def _gain(values: Tensor) -> Tensor:
+    """What makes each feature's deviation 1; 0 for a constant one, which an encoder may have, and which would overflow float16."""
+    deviation = values.std(0)
+    return torch.where(deviation > LEAST_DEVIATION, 1 / deviation, 0.0)
 
 
 class HeadModule(nn.Module):

@@ -182,6 +182,15 @@ def test_an_exported_head_gives_the_trained_heads_logits() -> None:
     assert torch.allclose(logits, predict(module, inputs, rows), atol=1e-5)
 
 
+def test_a_constant_feature_is_left_out() -> None:
+    given = features()
+    given.questions[:, 1] = 0.25
+    inputs = Inputs(given, TINY)
+    weight = HeadModule(inputs.size, 3, TINY).export(inputs)["hidden.weight"]
+    assert bool(weight.half().isfinite().all())
+    assert bool((weight[:, 11] == 0).all())
+
+
 def test_targets_are_softened_by_meaning() -> None:
     embeddings = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
     targets = similar_answers(embeddings, TINY)
