@@ -180,7 +180,8 @@ def table(summary: Summary) -> Table:
 
 
 def _pair(times: Mapping[str, float], name: str) -> str:
-    return f"{times[f'{name}_p50']:.1f}/{times[f'{name}_p95']:.1f}" if f"{name}_p50" in times else ""
+    found = [times[f"{name}_{percent}"] for percent in ("p50", "p95") if f"{name}_{percent}" in times]
+    return "/".join(f"{value:.1f}" if value < 100 else f"{value:.0f}" for value in found)  # noqa: PLR2004  # three digits say enough
 
 
 def _place(endpoint: Endpoint) -> int:
