@@ -68,7 +68,7 @@ class Inputs:
 
 
 def _gain(values: Tensor) -> Tensor:
-    """What makes each feature's deviation 1; 0 for a constant one, which an encoder may have, and which would overflow float16."""
+    """What makes each feature's deviation 1; 0 for a constant one, which encoders do have and which would overflow float16."""
     deviation = values.std(0)
     return torch.where(deviation > LEAST_DEVIATION, 1 / deviation, 0.0)
 
