@@ -7,17 +7,19 @@ import logging
 import os
 import secrets
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from service.errors import QuickchangeError
 from service.settings import PREFIX, Settings, load_settings
+from service.store.selector import LIVE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +45,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except QuickchangeError as error:
-        errors.print(f"[bold red]error:[/] {error}", soft_wrap=True, markup=True)
+        errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from None
 
 
@@ -67,7 +69,7 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
     option = f"--{name.replace('_', '-')}"
     default = f" [default: {field.default}]" if field.default is not None else ""
     help_text = f"{field.description}{default} [env: {PREFIX}{name.upper()}]"
-    info = typer.Option(option, help=help_text, show_default=False)
+    info = typer.Option(option, help=escape(help_text), show_default=False)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, info])  # type: ignore[operator]
 
 
@@ -88,13 +90,14 @@ def announce(application: Application, url: str) -> None:
     console.print(f"\n[bold green]Quickchange[/] serves [bold]{services.base_model}[/] at [bold]{url}[/]   docs: {url}/schema\n")
     table = Table("adapter", "task", "aliases", "labels", box=None, padding=(0, 2))
     for adapter in services.lifecycle.registry.adapters():
-        labels = next(iter(adapter.versions.values())).labels if adapter.versions else ()
+        shown_version = adapter.aliases.get(LIVE, max(adapter.versions, default=0))
+        labels = adapter.versions[shown_version].labels if adapter.versions else ()
         shown = ", ".join(labels[:4]) + (f" … ({len(labels)})" if len(labels) > 4 else "")  # noqa: PLR2004  # what fits a line
         aliases = ", ".join(f"{alias} → {version}" for alias, version in sorted(adapter.aliases.items()))
-        table.add_row(adapter.name, adapter.task or "–", aliases or "–", shown)
+        table.add_row(adapter.name, adapter.task or "–", aliases or "–", escape(shown))
     console.print(table)
     for problem in application.problems:
-        errors.print(f"[yellow]not loaded:[/] {problem}", soft_wrap=True)
+        errors.print(f"[yellow]not loaded:[/] {escape(problem)}", soft_wrap=True)
     for call in curls(url):
         console.print(f"\n  {call}", soft_wrap=True, markup=False)
     console.print("\nCtrl-C stops it.", style="dim")
@@ -128,10 +131,16 @@ def show_adapter(name: str, server: Server = LOCAL, key: Key = None) -> None:
         adapter = client.adapter(name)
         aliases = {version: alias for alias, version in adapter["aliases"].items()}
         table = Table(
-            "version", "alias", "created", "state", "metrics", "digest", title=f"{name}: {', '.join(adapter['labels'][:8])}"
+            "version",
+            "alias",
+            "created",
+            "state",
+            "metrics",
+            "digest",
+            title=escape(f"{name}: {', '.join(adapter['labels'][:8])}"),
         )
         for version in adapter["versions"]:
-            metrics = "\n".join(f"{split}: {_figures(values)}" for split, values in version["metrics"].items())
+            metrics = escape("\n".join(f"{split}: {_figures(values)}" for split, values in version["metrics"].items()))
             created, digest = version["created"][:16], version["digest"][7:19]
             table.add_row(
                 str(version["version"]), aliases.get(version["version"], ""), created, version["state"], metrics, digest
@@ -196,8 +205,8 @@ def make_key(
 def _client(server: str, key: str | None) -> Iterator[Client]:
     from service.client import Client
 
-    with one_line_errors():
-        yield Client(server, key)
+    with one_line_errors(), closing(Client(server, key)) as client:
+        yield client
 
 
 def _figures(values: dict[str, Any]) -> str:

@@ -28,6 +28,10 @@ class Client:
         self._url = url
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout)
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
     def adapters(self) -> list[dict[str, Any]]:
         """Every adapter that the server knows."""
         found: list[dict[str, Any]] = self._call("GET", "/v1/adapters")["adapters"]

@@ -1,0 +1,161 @@
+"""The command line against a running server: what it prints, what it changes, and its one line when it fails."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from service.cli import app
+from service.routes.guards import DELETE, WRITE, key_line, read_keys
+from service.settings import Settings
+from service.store.bundle import MANIFEST, Bundle
+from tests.support.bundles import text_bundle
+from tests.support.server import Server
+from training.bundles import write_bundle
+
+if TYPE_CHECKING:
+    from tests.conftest import Start
+
+KEY = "a-key-for-the-tests"
+
+
+def quickchange(*arguments: str, **variables: str) -> Result:
+    return CliRunner(env={"COLUMNS": "200", "TERM": "dumb", **variables}).invoke(app, list(arguments))
+
+
+def words(result: Result) -> str:
+    return re.sub(r"[\s│┃]+", " ", result.stdout)
+
+
+@pytest.fixture
+def live(start: Start) -> Server:
+    return start()
+
+
+@pytest.fixture
+def folder(bundles: dict[str, Bundle], tmp_path: Path) -> Path:
+    write_bundle(bundles["irony"], tmp_path / "sarcasm")
+    return tmp_path / "sarcasm"
+
+
+def test_a_pushed_folder_answers_the_next_request(live: Server, folder: Path) -> None:
+    result = quickchange("adapters", "push", str(folder), "--alias", "live", "--server", live.url)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("sarcasm:1 ") and "aliases: live → 1" in result.stdout
+    assert live.post("/v1/classify", {"text": "a", "adapter": "sarcasm"}).json()["version"] == 1
+    again = quickchange("adapters", "push", str(folder), "--server", live.url)
+    assert again.exit_code == 0 and again.stdout.startswith("sarcasm:1 ")
+
+
+def test_an_adapter_is_named_by_the_option_else_the_manifest_else_the_folder(
+    live: Server, bundles: dict[str, Bundle], folder: Path, tmp_path: Path
+) -> None:
+    assert quickchange("adapters", "push", str(folder), "--name", "other", "--server", live.url).stdout.startswith("other:1 ")
+    named = Bundle(
+        bundles["irony"].config, bundles["irony"].files, bundles["irony"].manifest.model_copy(update={"name": "named"})
+    )
+    write_bundle(named, tmp_path / "somewhere")
+    assert quickchange("adapters", "push", str(tmp_path / "somewhere"), "--server", live.url).stdout.startswith("named:1 ")
+    (folder / MANIFEST).unlink()
+    assert quickchange("adapters", "push", str(folder), "--server", live.url).stdout.startswith("sarcasm:1 ")
+
+
+def test_list_and_show_print_what_the_server_has(server: Server) -> None:
+    listed = words(quickchange("adapters", "list", "--server", server.url))
+    assert "irony text-classification 2 canary → 1, live → 2 2" in listed
+    assert "vqa visual-question-answering 1 live → 1 12" in listed
+    shown = words(quickchange("adapters", "show", "irony", "--server", server.url))
+    assert "irony: literal, ironic" in shown and "validation: accuracy 0.500" in shown and "canary" in shown
+
+
+def test_labels_are_printed_as_they_are_whatever_is_in_them(live: Server, tiny_base: Path) -> None:
+    live.publish("odd", text_bundle(tiny_base, ["[/bold]", "[red]"]))
+    assert "odd: [/bold], [red]" in words(quickchange("adapters", "show", "odd", "--server", live.url))
+
+
+def test_the_server_may_come_from_the_environment(server: Server) -> None:
+    assert quickchange("adapters", "list", QUICKCHANGE_SERVER=server.url).exit_code == 0
+
+
+def test_an_alias_moves_and_a_version_goes(live: Server, bundles: dict[str, Bundle]) -> None:
+    live.publish("irony", bundles["irony"])
+    live.publish("irony", bundles["irony-2"], None)
+    moved = quickchange("adapters", "alias", "irony", "live", "2", "--server", live.url)
+    assert moved.stdout.strip() == "irony@live → 2"
+    removed = quickchange("adapters", "rm", "irony", "1", "--server", live.url)
+    assert removed.stdout.strip() == "deleted irony:1"
+    assert [v["version"] for v in live.client.get("/v1/adapters/irony").json()["versions"]] == [2]
+
+
+def fails(result: Result, *said: str) -> None:
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1 and result.stderr.startswith("error: "), result.stderr
+    for part in said:
+        assert part in result.stderr, result.stderr
+    assert not isinstance(result.exception, Exception) or isinstance(result.exception, SystemExit)
+
+
+def test_a_refusal_is_one_line_in_the_servers_words(
+    live: Server, bundles: dict[str, Bundle], folder: Path, tmp_path: Path
+) -> None:
+    live.publish("irony", bundles["irony"])
+    fails(quickchange("adapters", "show", "nope", "--server", live.url), "404 adapter_not_found", "live: irony")
+    fails(quickchange("adapters", "rm", "irony", "1", "--server", live.url), "409 version_conflict")
+    fails(quickchange("adapters", "alias", "irony", "live", "7", "--server", live.url), "404", "has no version 7")
+    fails(quickchange("adapters", "push", str(tmp_path / "nothing"), "--server", live.url), "no adapter_config.json")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "peft_type": "IA3"}))
+    fails(quickchange("adapters", "push", str(folder), "--server", live.url), "422 adapter_incompatible")
+    for bad in ("../x", "Upper", "", "[/bold]"):
+        fails(quickchange("adapters", "show", bad, "--server", live.url), "is not valid")
+
+
+def test_no_server_at_the_address_is_one_line() -> None:
+    fails(quickchange("adapters", "list", "--server", "http://127.0.0.1:9"), "no server answers at http://127.0.0.1:9")
+    fails(quickchange("adapters", "list", "--server", "not an address"), "not an address")
+
+
+def test_a_key_is_made_once_shown_once_and_kept_as_a_hash(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    scopes = ("--scope", WRITE, "--scope", DELETE)
+    key = quickchange("keys", "ann", *scopes, "--file", str(file)).stdout.strip()
+    assert len(key) >= 32 and key not in file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert quickchange("keys", "bob", "--scope", WRITE, "--file", str(file)).stdout.strip() != key
+    assert [(k.owner, k.scopes) for k in read_keys(file)] == [("ann", frozenset({WRITE, DELETE})), ("bob", frozenset({WRITE}))]
+    fails(quickchange("keys", "eve", "--scope", "everything", "--file", str(file)), "everything")
+    fails(quickchange("keys", "two words", "--scope", WRITE, "--file", str(file)), "two words")
+    assert len(read_keys(file)) == 2
+
+
+def test_a_key_opens_a_locked_server(start: Start, folder: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(key_line("ann", KEY, frozenset({WRITE})))
+    locked = start(api_keys_file=keys)
+    push = ("adapters", "push", str(folder), "--server", locked.url)
+    fails(quickchange(*push), "401 unauthorized")
+    fails(quickchange(*push, "--key", "wrong"), "401 unauthorized")
+    assert quickchange(*push, "--key", KEY).exit_code == 0
+    assert quickchange(*push, QUICKCHANGE_API_KEY=KEY).exit_code == 0
+    fails(quickchange("adapters", "rm", "sarcasm", "1", "--server", locked.url, "--key", KEY), "403 forbidden")
+
+
+def test_help_names_every_setting_with_its_variable_and_default() -> None:
+    shown = re.sub(r"[\s│]+", " ", quickchange("serve", "--help").stdout)
+    for name, field in Settings.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in shown
+        assert f"[env: QUICKCHANGE_{name.upper()}]" in shown
+        assert (field.description or "?")[:40] in shown
+        if field.default is not None:
+            assert f"[default: {field.default}]" in shown
+
+
+def test_every_command_has_help() -> None:
+    for command in (["serve"], ["keys"], ["adapters"], *(["adapters", c] for c in ("list", "show", "push", "alias", "rm"))):
+        result = quickchange(*command, "--help")
+        assert result.exit_code == 0 and len(result.stdout) > 100
