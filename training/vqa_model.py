@@ -40,9 +40,9 @@ class Recipe:
     answer_similarity: float = 0.3
     similarity_temperature: float = 0.1
     teachers: int = 5
-    student_epochs: int = 30
-    student_dropout: float = 0.1
-    swapped_images: float = 0.5
+    student_epochs: int = 60
+    student_dropout: float = 0.05
+    swapped_images: float = 0.7
     seed: int = 0
 
     def resolved(self) -> dict[str, Any]:
