@@ -21,6 +21,7 @@ from service.engine.pipeline import Limits, Pipeline
 from service.errors import StartupError
 from service.models.image_encoder import load_image_encoder
 from service.models.sentence_encoder import load_sentence_encoder
+from service.models.sources import locate
 from service.models.text_classifier import TextClassifier
 from service.models.text_encoder import TextEncoder, load_base
 from service.models.tokenizer import TextTokenizer
@@ -102,13 +103,15 @@ def _registry(settings: Settings) -> Registry:
 
 def _tasks(settings: Settings, registry: Registry, compute: Device) -> tuple[TextClassification, VisualQuestionAnswering]:
     device = _device(settings.device)
-    classifier = TextClassifier(TextEncoder(load_base(settings.base_model), device), settings.max_lora_rank)
+    encoder = TextEncoder(load_base(settings.base_model), device)
+    shared = {locate(settings.base_model, "QUICKCHANGE_BASE_MODEL"): encoder}
+    classifier = TextClassifier(encoder, settings.max_lora_rank)
     text_task = TextClassification(
         classifier, TextTokenizer(settings.base_model), registry, compute.call,
         max_adapters=settings.max_loras, max_chars=settings.max_text_chars,
     )  # fmt: skip
     vqa_task = VisualQuestionAnswering(
-        load_image_encoder(settings.image_encoder, device), load_sentence_encoder(settings.sentence_encoder, device),
+        load_image_encoder(settings.image_encoder, device), load_sentence_encoder(settings.sentence_encoder, device, shared),
         registry, compute.call,
         max_adapters=settings.max_loras, max_chars=settings.max_text_chars, max_pixels=settings.max_image_pixels,
         cache_size=settings.embedding_cache_size, device=device,

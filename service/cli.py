@@ -137,7 +137,7 @@ def show_adapter(name: str, server: Server = LOCAL, key: Key = None) -> None:
             "state",
             "metrics",
             "digest",
-            title=escape(f"{name}: {', '.join(adapter['labels'][:8])}"),
+            title=title,
         )
         for version in adapter["versions"]:
             metrics = escape("\n".join(f"{split}: {_figures(values)}" for split, values in version["metrics"].items()))

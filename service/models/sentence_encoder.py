@@ -1,53 +1,120 @@
 """The frozen sentence encoder: a sentence-transformers model, with tokenising apart from the forward.
 
-The library is imported when a model is loaded (about two seconds and 200 MB), never at import time.
+A BERT or RoBERTa with mean or first-token pooling, which most of them are, runs on the packed encoder; any other model
+runs through the library, whose import alone takes seconds and 150 MB (docs/decisions/0003-sentence-encoder.md).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
+from torch.nn.functional import normalize
+from transformers import AutoTokenizer
 from transformers.utils import logging as hub_logging
 
 from service.errors import StartupError
 from service.models.sources import PACKAGED_MINILM, fingerprint, locate, unreadable
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+from service.models.text_encoder import FAMILIES, TextEncoder, load_base
 
 SETTING = "QUICKCHANGE_SENTENCE_ENCODER"
+POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
 
 
-class SentenceEncoder:
-    """A frozen sentence-transformers model; its pooling and normalising are those of the model's own folder.
+class SentenceEncoder(Protocol):
+    """A frozen model from texts to embeddings; ``size`` is an embedding's width, ``max_length`` the most tokens of a row."""
 
-    ``size`` is the width of an embedding and ``max_length`` the most tokens of a row.
-    """
-
-    def __init__(self, name: str, model: SentenceTransformer, device: torch.device) -> None:
-        self.name, self._model, self._device = name, model.eval().requires_grad_(False), device
-        self.size: int = model.get_embedding_dimension() or 0
-        self.max_length: int = model.max_seq_length or 512
-        self.fingerprint = fingerprint({key: value for key, value in model.state_dict().items() if value.is_floating_point()})
-        self._prompt: str = model.prompts.get(model.default_prompt_name or "") or ""
-        self._pad: int = model.tokenizer.pad_token_id or 0
-        # A tokenizer of its own, set up once: the library's sets truncation anew at each call, which threads may not do.
-        self._tokenizer = copy.deepcopy(model.tokenizer.backend_tokenizer)
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(self.max_length)
+    @property
+    def name(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def max_length(self) -> int: ...
+    @property
+    def fingerprint(self) -> str: ...
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, cut to ``max_length``; safe to call from many threads."""
-        encoded = self._tokenizer.encode_batch([self._prompt + text for text in texts])
-        return [row.ids for row in encoded]
+
+    def embed(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Embeddings, (n, size) in float32, of rows of token ids from :meth:`tokenize`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a model's folder says beside its weights: pooling, normalising, length and prompt."""
+
+    pooling: str
+    normalised: bool
+    max_length: int
+    prompt: str
+
+
+class _Texts:
+    """The tokenising half: a tokenizer of its own, set up once, since the libraries' set truncation anew at each call."""
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int, prompt: str) -> None:
+        self.max_length, self._prompt = max_length, prompt
+        self._tokenizer = copy.deepcopy(tokenizer)
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_length)
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, cut to ``max_length``."""
+        return [row.ids for row in self._tokenizer.encode_batch([self._prompt + text for text in texts])]
+
+
+class PackedSentenceEncoder(_Texts):
+    """A sentence encoder on the packed text encoder, which a base model of the same folder may share."""
+
+    def __init__(self, name: str, encoder: TextEncoder, tokenizer: Tokenizer, recipe: Recipe) -> None:
+        super().__init__(tokenizer, recipe.max_length, recipe.prompt)
+        self.name, self.size, self.fingerprint = name, encoder.hidden, encoder.fingerprint
+        self._encoder, self._recipe = encoder, recipe
 
     @torch.inference_mode()
     def embed(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """Embeddings, (n, size) in float32, of rows of token ids from :meth:`tokenize`."""
+        """Embeddings, (n, size) in float32, of rows of token ids."""
+        pooled = self._encoder.forward(rows, ()) if self._recipe.pooling == "first" else self._mean(rows)
+        return normalize(pooled) if self._recipe.normalised else pooled
+
+    def _mean(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        states = self._encoder.states(rows)
+        lengths = torch.tensor([len(row) for row in rows], device=states.device)
+        row_of = torch.arange(len(rows), device=states.device).repeat_interleave(lengths)
+        return states.new_zeros(len(rows), self.size).index_add_(0, row_of, states) / lengths[:, None]
+
+
+class LibrarySentenceEncoder(_Texts):
+    """A sentence encoder of any architecture, run by sentence-transformers."""
+
+    def __init__(self, name: str, source: str, device: torch.device) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        hub_logging.disable_progress_bar()
+        try:
+            model = SentenceTransformer(source, device=str(device), model_kwargs={"dtype": torch.float32})
+        except (OSError, ValueError):
+            raise unreadable(name, SETTING) from None
+        if not hasattr(model.tokenizer, "backend_tokenizer"):
+            raise StartupError(f"{SETTING}={name}: its tokenizer is not a fast one; expected a folder with tokenizer.json")
+        prompt = model.prompts.get(model.default_prompt_name or "") or ""
+        super().__init__(model.tokenizer.backend_tokenizer, model.max_seq_length or 512, prompt)
+        self.name, self._model, self._device = name, model.eval().requires_grad_(False), device
+        self.size: int = model.get_embedding_dimension() or 0
+        self.fingerprint = fingerprint({key: value for key, value in model.state_dict().items() if value.is_floating_point()})
+        self._pad: int = model.tokenizer.pad_token_id or 0
+
+    @torch.inference_mode()
+    def embed(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Embeddings, (n, size) in float32, of rows of token ids."""
         width = max(map(len, rows))
         ids = torch.tensor([[*row, *[self._pad] * (width - len(row))] for row in rows], device=self._device)
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self._device)
@@ -56,19 +123,43 @@ class SentenceEncoder:
         return embeddings.float()
 
 
-def load_sentence_encoder(name: str, device: torch.device) -> SentenceEncoder:
-    """Load a sentence encoder by packaged name, folder or hub id.
+def load_sentence_encoder(name: str, device: torch.device, loaded: Mapping[str, TextEncoder] | None = None) -> SentenceEncoder:
+    """Load a sentence encoder by packaged name, folder or hub id; ``loaded`` has encoders to share, by folder.
 
     Raises :class:`StartupError` when it cannot be found, or has no tokenizer that this server can use.
     """
     source = locate(name, SETTING)
-    from sentence_transformers import SentenceTransformer
+    shown = PACKAGED_MINILM[1] if name in PACKAGED_MINILM else name
+    recipe = read_recipe(Path(source))
+    if recipe is None:
+        return LibrarySentenceEncoder(shown, source, device)
+    encoder = (loaded or {}).get(source) or TextEncoder(load_base(name, SETTING), device)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    return PackedSentenceEncoder(shown, encoder, tokenizer.backend_tokenizer, recipe)
 
-    hub_logging.disable_progress_bar()
-    try:
-        model = SentenceTransformer(source, device=str(device), model_kwargs={"dtype": torch.float32})
-    except (OSError, ValueError):
-        raise unreadable(name, SETTING) from None
-    if not hasattr(model.tokenizer, "backend_tokenizer"):
-        raise StartupError(f"{SETTING}={name}: its tokenizer is not a fast one; expected a folder with tokenizer.json")
-    return SentenceEncoder(PACKAGED_MINILM[1] if name in PACKAGED_MINILM else name, model, device)
+
+def read_recipe(folder: Path) -> Recipe | None:
+    """What sentence-transformers' files in ``folder`` ask for, or None when only the library can do it."""
+    modules = [module["type"].rpartition(".")[2] for module in _json(folder / "modules.json") or []]
+    if modules not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        return None
+    if (_json(folder / "config.json") or {}).get("model_type") not in FAMILIES or not (folder / "tokenizer.json").is_file():
+        return None
+    asked = [
+        key
+        for key, value in (_json(folder / "1_Pooling" / "config.json") or {}).items()
+        if key.startswith("pooling_mode") and value
+    ]
+    settings, extras = (
+        _json(folder / "sentence_bert_config.json") or {},
+        _json(folder / "config_sentence_transformers.json") or {},
+    )
+    length = settings.get("max_seq_length")
+    if len(asked) != 1 or asked[0] not in POOLINGS or not length:
+        return None
+    prompt = (extras.get("prompts") or {}).get(extras.get("default_prompt_name") or "", "")
+    return Recipe(POOLINGS[asked[0]], modules[-1] == "Normalize", length, prompt)
+
+
+def _json(file: Path) -> Any:
+    return json.loads(file.read_bytes()) if file.is_file() else None

@@ -198,6 +198,14 @@ class TextEncoder:
         x = self._attend(x, packed, self.layers - 1, over_tokens, first_over=spans)
         return self._feed_forward(x, self.layers - 1, spans)
 
+    def states(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """Every token's state, (tokens, hidden), row after row, from the bare base model."""
+        packed = Packed.of(rows, self.family.offset, self.device)
+        x = self._embed(packed)
+        for layer in range(self.layers):
+            x = self._feed_forward(self._attend(x, packed, layer, ()), layer, ())
+        return x
+
     def _embed(self, packed: Packed) -> Tensor:
         w = self._weights
         x = embedding(packed.ids, w["embeddings.word_embeddings.weight"])

@@ -12,8 +12,9 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from service.errors import StartupError
-from service.models.sentence_encoder import SentenceEncoder, load_sentence_encoder
+from service.models.sentence_encoder import LibrarySentenceEncoder, PackedSentenceEncoder, SentenceEncoder, load_sentence_encoder
 from service.models.sources import locate
+from service.models.text_encoder import TextEncoder, load_base
 
 CPU = torch.device("cpu")
 TEXTS = ["what is on the table", "  How many\tchairs?\n", "", "long " * 400, "WHAT colour is it", "🙂 [SEP] é"]
@@ -35,18 +36,28 @@ def test_embeddings_equal_the_librarys(minilm: SentenceEncoder) -> None:
     assert torch.allclose(embeddings, reference(locate("minilm", "TEST")), atol=1e-5)
 
 
-def test_pooling_and_normalising_are_the_folders_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("mode", "kind"), [("cls_token", PackedSentenceEncoder), ("max_tokens", LibrarySentenceEncoder)])
+def test_pooling_and_normalising_are_the_folders_own(tmp_path: Path, mode: str, kind: type) -> None:
     folder = tmp_path / "model"
     shutil.copytree(locate("minilm", "TEST"), folder)
     modules = json.loads((folder / "modules.json").read_text())
     (folder / "modules.json").write_text(json.dumps(modules[:2]))
     pooling = json.loads((folder / "1_Pooling" / "config.json").read_text())
-    pooling |= {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}
+    pooling |= {"pooling_mode_mean_tokens": False, f"pooling_mode_{mode}": True}
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
     encoder = load_sentence_encoder(str(folder), CPU)
+    assert isinstance(encoder, kind)
     embeddings = encoder.embed(encoder.tokenize(TEXTS))
     assert not torch.allclose(embeddings.norm(dim=1), torch.ones(len(TEXTS)), atol=0.01)
     assert torch.allclose(embeddings, reference(str(folder)), atol=1e-5)
+
+
+def test_an_encoder_of_the_same_folder_is_shared(minilm: SentenceEncoder) -> None:
+    source = locate("minilm", "TEST")
+    encoder = TextEncoder(load_base("minilm"), CPU)
+    sharing = load_sentence_encoder("minilm", CPU, {source: encoder})
+    assert torch.equal(sharing.embed([[101, 2054, 102]]), minilm.embed([[101, 2054, 102]]))
+    assert sharing.fingerprint == encoder.fingerprint
 
 
 def test_the_names_of_the_packaged_model_mean_the_same(minilm: SentenceEncoder) -> None:

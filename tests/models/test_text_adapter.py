@@ -49,7 +49,10 @@ TAMPERED: dict[str, tuple[Callable[[Config, Tensors], object], str]] = {
     "an initialisation that changes the base": (lambda c, _: c.update(init_lora_weights="pissa"), "init_lora_weights 'pissa'"),
     "an option of the future": (lambda c, _: c.update(use_novelty=True), "use_novelty"),
     "another task": (lambda c, _: c.update(task_type="CAUSAL_LM"), "task_type 'CAUSAL_LM'"),
-    "unused tensor": (lambda _, t: t.update({"base_model.model.extra": torch.ones(1)}), "base_model.model.extra belongs to nothing"),
+    "unused tensor": (
+        lambda _, t: t.update({"base_model.model.extra": torch.ones(1)}),
+        "base_model.model.extra belongs to nothing",
+    ),
     "lora_A alone": (lambda _, t: t.pop(QUERY_B), f"no tensor {QUERY_B}"),
     "wrong shape": (lambda _, t: t.update({QUERY_A: torch.ones(4, 31)}), f"{QUERY_A} has shape (4, 31)"),
     "not a number": (lambda _, t: t[QUERY_A].__setitem__((0, 0), float("nan")), f"{QUERY_A} holds a value that is not finite"),

@@ -36,7 +36,9 @@ SPECS: dict[str, dict[str, Any]] = {
     },
     "no bias to a layer": {"r": 2, "target_modules": ["intermediate.dense"], "layers_to_transform": [1]},
 }
-BERT_ONLY: dict[str, dict[str, Any]] = {"own pooler": {"r": 4, "target_modules": ["query"], "modules_to_save": ["pooler", "classifier"]}}
+BERT_ONLY: dict[str, dict[str, Any]] = {
+    "own pooler": {"r": 4, "target_modules": ["query"], "modules_to_save": ["pooler", "classifier"]}
+}
 
 
 @dataclass(frozen=True)
@@ -71,18 +73,29 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     parsed, models, counts = [], [], []
     for number, spec in enumerate(specs):
         count = 2 + number
-        folder = make_text_bundle(base, tmp_path_factory.mktemp("adapter"), [f"l{i}" for i in range(count)], seed=number, scale=0.1, **spec)
+        folder = make_text_bundle(
+            base, tmp_path_factory.mktemp("adapter"), [f"l{i}" for i in range(count)], seed=number, scale=0.1, **spec
+        )
         bundle = read_bundle(folder)
         parsed.append(classifier.parse(bundle.config, bundle.tensors, count))
         plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=count)
         models.append(PeftModel.from_pretrained(plain, folder).eval())
         counts.append(count)
-    return World(classifier, parsed, [classifier.load(adapter) for adapter in parsed], AutoModel.from_pretrained(base).eval(), models, counts)
+    return World(
+        classifier,
+        parsed,
+        [classifier.load(adapter) for adapter in parsed],
+        AutoModel.from_pretrained(base).eval(),
+        models,
+        counts,
+    )
 
 
 def test_one_forward_over_every_kind_of_adapter_equals_peft(world: World) -> None:
     kinds = [None, *range(len(world.adapters))]
-    rows = [(list(range(5, 5 + length)), which) for length, which in zip((3, 17, 1, 40, 9, 2, 25, 64, 8, 30), kinds * 2, strict=False)]
+    rows = [
+        (list(range(5, 5 + length)), which) for length, which in zip((3, 17, 1, 40, 9, 2, 25, 64, 8, 30), kinds * 2, strict=False)
+    ]
     outputs = world.classifier.forward([world.row(ids, which) for ids, which in rows])
     for (ids, which), output in zip(rows, outputs, strict=True):
         torch.testing.assert_close(output, world.expected(ids, which), atol=TOLERANCE, rtol=0)
@@ -126,4 +139,3 @@ def test_slots_are_used_again_once_the_last_reference_is_gone(world: World) -> N
         capacities.add(next(iter(bank.sites.values())).a.shape[0])
         del loaded
     assert len(capacities) == 1
-
