@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -26,6 +27,7 @@ ALLOWED = {
 HTTP = {"litestar", "uvicorn", "starlette", "httpx", "prometheus_client"}
 
 
+@cache
 def imports(module: str) -> set[str]:
     """Every module that a module imports anywhere in it, type checking and function bodies included."""
     found = set()
