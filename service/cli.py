@@ -130,6 +130,7 @@ def show_adapter(name: str, server: Server = LOCAL, key: Key = None) -> None:
     with _client(server, key) as client:
         adapter = client.adapter(name)
         aliases = {version: alias for alias, version in adapter["aliases"].items()}
+        title = escape(f"{name}: {', '.join(adapter['labels'][:8])}")
         table = Table(
             "version",
             "alias",
