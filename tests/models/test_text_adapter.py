@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import torch
@@ -15,7 +15,8 @@ from service.models.text_classifier import TextClassifier
 from service.models.text_encoder import TextEncoder, load_base
 from tests.support.bundles import peft_adapter
 
-Config, Tensors = dict[str, Any], dict[str, Tensor]
+Config: TypeAlias = dict[str, Any]
+Tensors: TypeAlias = dict[str, Tensor]
 QUERY_A = "base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight"
 QUERY_B = QUERY_A.replace("lora_A", "lora_B")
 

@@ -35,7 +35,9 @@ def test_versions_count_up_and_a_selector_finds_them(registry: Registry) -> None
     assert registry.publish("mood", bundle(b"2")) == Ref("mood", 2)
     registry.set_alias("mood", "live", 1)
     registry.set_alias("mood", "canary", 2)
-    found = {selector: registry.resolve(selector).version for selector in ("mood", "mood@live", "mood@canary", "mood:2", "mood:canary")}
+    found = {
+        selector: registry.resolve(selector).version for selector in ("mood", "mood@live", "mood@canary", "mood:2", "mood:canary")
+    }
     assert found == {"mood": 1, "mood@live": 1, "mood@canary": 2, "mood:2": 2, "mood:canary": 2}
 
 
@@ -88,7 +90,9 @@ def test_what_is_not_there_is_named_with_what_is(registry: Registry, selector: s
 def test_the_same_files_are_the_same_version_whatever_their_metrics_say(registry: Registry) -> None:
     ref = registry.publish("mood", bundle())
     other = bundle()
-    measured = Bundle.assemble(other.config, other.weights, other.manifest.model_copy(update={"metrics": {"test": {"accuracy": 1.0}}}))
+    measured = Bundle.assemble(
+        other.config, other.weights, other.manifest.model_copy(update={"metrics": {"test": {"accuracy": 1.0}}})
+    )
     assert registry.find("mood", measured.manifest.digest) == ref
     assert registry.find("mood", bundle(b"others").manifest.digest) is None
 
@@ -116,7 +120,9 @@ def test_a_half_written_upload_is_swept_away(registry: Registry) -> None:
     assert not left.exists()
 
 
-@pytest.mark.parametrize(("file", "was", "is_now"), [("adapter_config.json", b"8", b"9"), ("adapter_model.safetensors", b"w", b"v")])
+@pytest.mark.parametrize(
+    ("file", "was", "is_now"), [("adapter_config.json", b"8", b"9"), ("adapter_model.safetensors", b"w", b"v")]
+)
 def test_a_damaged_file_is_not_served(registry: Registry, file: str, was: bytes, is_now: bytes) -> None:
     registry.publish("mood", bundle())
     assert isinstance(registry.store, DirectoryStore)

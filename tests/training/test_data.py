@@ -51,7 +51,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_form_gives_the_same_rows(make: Callable[[Path], Path], tmp_path: Path) -> None:
     data = load_text_data(str(make(tmp_path)))
     assert data.labels == ("bad", "good")
-    found = [(text, data.labels[label]) for split in data.splits.values() for text, label in zip(split.texts, split.labels, strict=True)]
+    found = [
+        (text, data.labels[label])
+        for split in data.splits.values()
+        for text, label in zip(split.texts, split.labels, strict=True)
+    ]
     assert sorted(found) == sorted(ROWS)
     assert len(data.splits["validation"]) == 4
 
@@ -65,7 +69,11 @@ def test_the_held_out_tenth_depends_on_the_seed_alone(tmp_path: Path) -> None:
 def test_a_folder_with_a_file_per_split_keeps_its_splits(tmp_path: Path) -> None:
     for name, rows in (("train", ROWS[:30]), ("dev", ROWS[30:35]), ("test", ROWS[35:])):
         pd.DataFrame(rows, columns=["text", "label"]).to_csv(tmp_path / f"{name}.csv", index=False)
-    assert {name: len(split) for name, split in load_text_data(str(tmp_path)).splits.items()} == {"train": 30, "validation": 5, "test": 5}
+    assert {name: len(split) for name, split in load_text_data(str(tmp_path)).splits.items()} == {
+        "train": 30,
+        "validation": 5,
+        "test": 5,
+    }
 
 
 def test_lines_end_at_newlines_only(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from service.store.bundle import read_bundle
 from training import evaluate, publish, train_text_adapter
+from training.bundles import write_bundle
 from training.data import Split, TextData
 from training.evaluate import evaluate_text
 from training.text_model import Recipe, batches
@@ -30,13 +32,15 @@ def problem(rows: int = 160) -> TextData:
 
 
 def recipe(base: Path, **changes: object) -> Recipe:
-    return Recipe(**{"base_model": str(base), "epochs": 3, "batch_size": 8, "learning_rate": 3e-3, "precision": "fp32", **changes})  # type: ignore[arg-type]
+    return Recipe(
+        **{"base_model": str(base), "epochs": 3, "batch_size": 8, "learning_rate": 3e-3, "precision": "fp32", **changes}
+    )  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
 def folder(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "words"
-    train_text_adapter.write_bundle(train_text_adapter.train(problem(), recipe(tiny_base), "words", "made/up"), out)
+    write_bundle(train_text_adapter.train(problem(), recipe(tiny_base), "words", "made/up"), out)
     return out
 
 
@@ -46,13 +50,18 @@ def test_it_learns_and_records_how(folder: Path) -> None:
     curve = manifest.recipe["curve"]
     assert [point["epoch"] for point in curve] == [1, 2, 3]
     assert max(point["accuracy"] for point in curve) == pytest.approx(manifest.metrics["validation"]["accuracy"], abs=0.03)
-    assert {"seed", "r", "lora_alpha", "learning_rate", "precision", "data", "libraries", "duration_seconds"} <= set(manifest.recipe)
+    assert {"seed", "r", "lora_alpha", "learning_rate", "precision", "data", "libraries", "duration_seconds"} <= set(
+        manifest.recipe
+    )
     assert manifest.recipe["data"]["digest"].startswith("sha256:")
 
 
 def test_the_card_says_data_metrics_and_limits(folder: Path) -> None:
     card = (folder / "README.md").read_text("utf-8")
-    assert all(part in card for part in ("## Data", "## Metrics", "## Recipe", "## What it must not be used for", "macro_recall", "made/up"))
+    assert all(
+        part in card
+        for part in ("## Data", "## Metrics", "## Recipe", "## What it must not be used for", "macro_recall", "made/up")
+    )
 
 
 def test_peft_reads_the_folder_and_agrees_with_the_serving_engine(folder: Path, tiny_base: Path) -> None:
@@ -68,7 +77,10 @@ def test_weights_are_stored_in_half_precision(folder: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_weights(tiny_base: Path) -> None:
-    digests = [train_text_adapter.train(problem(), recipe(tiny_base, epochs=1, seed=seed), "w", "made/up").manifest.digest for seed in (5, 5, 6)]
+    digests = [
+        train_text_adapter.train(problem(), recipe(tiny_base, epochs=1, seed=seed), "w", "made/up").manifest.digest
+        for seed in (5, 5, 6)
+    ]
     assert digests[0] == digests[1] != digests[2]
 
 
@@ -81,8 +93,12 @@ def test_batches_hold_every_row_once_and_rows_of_like_length() -> None:
 
 
 def test_the_scripts_say_in_one_line_what_is_wrong(tmp_path: Path, tiny_base: Path, folder: Path) -> None:
-    cases = [
-        (train_text_adapter.main, ["nowhere.csv", "--name", "x", "--output", str(tmp_path)], "nowhere.csv: no such file or folder"),
+    cases: list[tuple[Callable[..., None], list[str], str]] = [
+        (
+            train_text_adapter.main,
+            ["nowhere.csv", "--name", "x", "--output", str(tmp_path)],
+            "nowhere.csv: no such file or folder",
+        ),
         (evaluate.main, [str(tmp_path), "nowhere.csv"], "no adapter_config.json in the bundle"),
         (publish.main, [str(folder), "--adapters-dir", str(tmp_path / "a"), "--name", "A B"], "adapter name 'A B' is not valid"),
         (publish.main, [str(folder), "--adapters-dir", str(tmp_path / "a")], "it was trained on"),
