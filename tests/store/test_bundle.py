@@ -77,14 +77,12 @@ def test_what_cannot_be_read_is_named(config: bytes, weights: bytes, manifest: b
 
 def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(AdapterIncompatible, match="no adapter_model.safetensors in the bundle"):
+    with pytest.raises(AdapterIncompatible, match=r"no adapter_model\.safetensors in the bundle"):
         read_bundle(tmp_path)
 
 
 @settings(max_examples=60)
-@given(st.binary(max_size=300))
+@given(st.binary(max_size=300).filter(lambda data: not data.startswith(b"\x02\0\0\0\0\0\0\0{}")))
 def test_no_bytes_do_worse_than_be_refused(data: bytes) -> None:
-    try:
+    with pytest.raises(AdapterIncompatible, match="is not a readable safetensors file"):
         parse_weights(data)
-    except AdapterIncompatible as refused:
-        assert refused.faults == ("adapter_model.safetensors is not a readable safetensors file",)

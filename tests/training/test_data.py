@@ -115,7 +115,7 @@ def test_a_label_that_is_not_in_the_mapping_is_named(tmp_path: Path) -> None:
     folder = as_tweeteval(tmp_path)
     labels = (folder / "train_labels.txt").read_text()
     (folder / "train_labels.txt").write_text("9" + labels[1:])
-    with pytest.raises(DataError, match="label '9' is not in mapping.txt; it has 0, 1"):
+    with pytest.raises(DataError, match=r"label '9' is not in mapping\.txt; it has 0, 1"):
         load_text_data(str(folder))
 
 

@@ -92,7 +92,7 @@ def test_batches_hold_every_row_once_and_rows_of_like_length() -> None:
         assert max(max(len(rows[i]) for i in chunk) - min(len(rows[i]) for i in chunk) for chunk in chunks) <= 3
 
 
-def test_the_scripts_say_in_one_line_what_is_wrong(tmp_path: Path, tiny_base: Path, folder: Path) -> None:
+def test_the_scripts_say_in_one_line_what_is_wrong(tmp_path: Path, folder: Path) -> None:
     cases: list[tuple[Callable[..., None], list[str], str]] = [
         (
             train_text_adapter.main,
