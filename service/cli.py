@@ -172,6 +172,14 @@ def point_alias(name: str, alias: str, version: int, server: Server = LOCAL, key
         console.print(f"[green]{name}@{alias}[/] → {version}")
 
 
+@adapters.command("unalias")
+def remove_alias(name: str, alias: str, server: Server = LOCAL, key: Key = None) -> None:
+    """Take an alias away; the version that it pointed at stays."""
+    with _client(server, key) as client:
+        client.remove_alias(name, alias)
+        console.print(f"removed {name}@{alias}")
+
+
 @adapters.command("rm")
 def remove(name: str, version: int, server: Server = LOCAL, key: Key = None) -> None:
     """Delete a version that no alias points at."""

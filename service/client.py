@@ -60,6 +60,10 @@ class Client:
             "PUT", f"/v1/adapters/{check_name(name)}/aliases/{check_name(alias, 'alias')}", json={"version": version}
         )
 
+    def remove_alias(self, name: str, alias: str) -> None:
+        """Take an alias away."""
+        self._call("DELETE", f"/v1/adapters/{check_name(name)}/aliases/{check_name(alias, 'alias')}")
+
     def delete(self, name: str, version: int) -> None:
         """Delete a version."""
         self._call("DELETE", f"/v1/adapters/{check_name(name)}/versions/{version}")
