@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import StartupError
+from service.wording import describe
 
 PREFIX = "QUICKCHANGE_"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -88,8 +89,6 @@ def load_settings(**flags: object) -> Settings:
     try:
         return Settings(**given)  # type: ignore[arg-type]  # validated right here
     except ValidationError as error:
-        lines = [
-            f"{PREFIX}{str(e['loc'][0]).upper()}={e['input']!s:.80}: {e['msg'][:1].lower()}{e['msg'][1:]}"
-            for e in error.errors(include_url=False)
-        ]
+        found = error.errors(include_url=False)
+        lines = [f"{PREFIX}{str(e['loc'][0]).upper()}={e['input']!s:.80} {describe([{**e, 'loc': ()}])[0]}" for e in found]
         raise StartupError("; ".join(lines)) from None

@@ -27,6 +27,9 @@ WORDING = {
 }
 
 
+LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+
+
 def describe(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """Each fault in a line: where it is, and what is wrong there."""
     return [f"{_place(entry['loc'])}{_wording(entry)}" for entry in found[:MOST]]
@@ -45,8 +48,9 @@ def _wording(entry: Mapping[str, Any]) -> str:
     context = entry.get("ctx", {})
     if entry["type"] == WORDED:
         return str(entry["msg"])
-    if "ge" in context:
-        return f"must be at least {context['ge']}"
+    for limit, words in LIMITS.items():
+        if limit in context:
+            return f"must be {words} {context[limit]:g}"
     if entry["type"] == "too_short":
         return "must not be empty" if context["min_length"] == 1 else f"must have at least {context['min_length']} entries"
     if entry["type"] == "literal_error":

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from service.errors import AdapterDeleted, AdapterNotFound, QuickchangeError, VersionConflict
 from service.store.bundle import Bundle, Manifest
-from service.store.selector import LIVE, Ref, split_selector
+from service.store.selector import LIVE, VERSION, Ref, split_selector
 
 log = logging.getLogger(__name__)
 SHOWN = 20  # names listed in an error
@@ -91,14 +91,13 @@ class Registry:
         """
         name, alias, version = split_selector(selector)
         adapter = self.get(name)
-        if version is None:
-            version = adapter.aliases.get(alias or LIVE)
-            if version is None:
-                raise AdapterNotFound(
-                    f"adapter {name!r} has no alias {(alias or LIVE)[:80]!r}; it has {_listed(adapter.aliases)}"
-                )
-        self._existing(adapter, version)
-        return Ref(name, version)
+        if version is not None:
+            if not VERSION.fullmatch(version):
+                raise AdapterNotFound(f"adapter {name!r} has no version {version[:80]!r}; it has {_listed(adapter.versions)}")
+            return self.version(name, int(version))
+        if alias not in adapter.aliases:
+            raise AdapterNotFound(f"adapter {name!r} has no alias {str(alias)[:80]!r}; it has {_listed(adapter.aliases)}")
+        return self.version(name, adapter.aliases[str(alias)])
 
     def version(self, name: str, version: int) -> Ref:
         """An existing version by its number; raises as :meth:`resolve` does."""

@@ -31,10 +31,10 @@ def check_name(value: str, what: str = "adapter name") -> str:
     return value
 
 
-def split_selector(selector: str) -> tuple[str, str | None, int | None]:
-    """Name, alias and version of a selector, one of the last two being None; the alias defaults to ``live``."""
-    name, colon, version = selector.partition(":")
-    if colon:
-        return (name, None, int(version)) if VERSION.fullmatch(version) else (name, version, None)
-    name, _, alias = selector.partition("@")
-    return name, alias or LIVE, None
+def split_selector(selector: str) -> tuple[str, str | None, str | None]:
+    """Name, alias and version of a selector as written; one of the last two is None, and a bare name means ``live``."""
+    for sign in ":@":
+        name, found, rest = selector.partition(sign)
+        if found:
+            return (name, None, rest) if sign == ":" else (name, rest, None)
+    return selector, LIVE, None

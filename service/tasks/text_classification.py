@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from service.errors import AdapterIncompatible, ForwardFailed, InvalidInput, TooLarge
+from service.errors import AdapterIncompatible, InvalidInput, TooLarge
 from service.models.text_classifier import LoadedTextAdapter, Row, TextClassifier
 from service.models.tokenizer import TextTokenizer
 from service.store.bundle import TEXT_CLASSIFICATION, Bundle
@@ -168,7 +168,7 @@ def _place(place: int, count: int) -> str:
 
 def _answer(item: TextItem, logits: torch.Tensor) -> Classification | Exception:
     if not bool(torch.isfinite(logits).all()):
-        return ForwardFailed(f"adapter {item.ref} gave logits that are not finite for this text")
+        return AdapterIncompatible([f"adapter {item.ref} gave logits that are not finite for this text"])
     ranked = sorted(zip(item.resident.labels, logits.float().softmax(-1).tolist(), strict=True), key=lambda pair: -pair[1])
     scores = dict(ranked[: item.top_k])
     label, score = ranked[0]

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from service.errors import AdapterIncompatible, ForwardFailed, InvalidInput, TooLarge
+from service.errors import AdapterIncompatible, InvalidInput, TooLarge
 from service.models.image_encoder import ImageEncoder
 from service.models.sentence_encoder import SentenceEncoder
 from service.models.vqa_head import VqaHead
@@ -187,7 +187,7 @@ class VisualQuestionAnswering:
 
 def _answer(item: VqaItem, logits: Tensor) -> VqaAnswer | Exception:
     if not bool(torch.isfinite(logits).all()):
-        return ForwardFailed(f"adapter {item.ref} gave logits that are not finite for this image and question")
+        return AdapterIncompatible([f"adapter {item.ref} gave logits that are not finite for this image and question"])
     scores, places = logits.softmax(-1).topk(min(item.top_k or TOP_ANSWERS, len(item.resident.answers)))
     answers = [(item.resident.answers[place], score) for place, score in zip(places.tolist(), scores.tolist(), strict=True)]
     return VqaAnswer(answers[0][0], answers[0][1], answers, item.ref)

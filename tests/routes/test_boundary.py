@@ -140,7 +140,7 @@ def test_a_row_whose_logits_are_not_finite_fails_alone(
         answers = list(threads.map(ask, calls))
     for (text, adapter), answer in zip(calls, answers, strict=True):
         if (text, adapter) == (bad, "odd"):
-            assert_problem(answer, 500, "internal", "odd:1", "not finite for this text")
+            assert_problem(answer, 422, "adapter_incompatible", "odd:1", "not finite for this text")
         elif adapter == "odd":
             assert answer.status_code == 200 and answer.json()["label"] == "b"
         else:

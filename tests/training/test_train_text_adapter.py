@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,10 +32,9 @@ def problem(rows: int = 160) -> TextData:
     return TextData(("bad", "good"), {"train": Split(texts[:120], labels[:120]), "validation": Split(texts[120:], labels[120:])})
 
 
-def recipe(base: Path, **changes: object) -> Recipe:
-    return Recipe(
-        **{"base_model": str(base), "epochs": 3, "batch_size": 8, "learning_rate": 3e-3, "precision": "fp32", **changes}
-    )  # type: ignore[arg-type]
+def recipe(base: Path, **changes: Any) -> Recipe:
+    chosen: dict[str, Any] = {"epochs": 3, "batch_size": 8, "learning_rate": 3e-3, "precision": "fp32", **changes}
+    return Recipe(base_model=str(base), **chosen)
 
 
 @pytest.fixture(scope="module")
