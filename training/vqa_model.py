@@ -1,6 +1,6 @@
 """Training a VQA head on embeddings: its recipe, its targets, its fit, and its export as two plain linear layers.
 
-Single heads differ by chance on a third of the questions, so the head that is kept learns from the mean of several.
+Heads that differ in their seed alone differ by more than a point, so the one that is kept learns from the mean of several.
 """
 
 from __future__ import annotations
