@@ -35,10 +35,8 @@ def test_versions_count_up_and_a_selector_finds_them(registry: Registry) -> None
     assert registry.publish("mood", bundle(b"2")) == Ref("mood", 2)
     registry.set_alias("mood", "live", 1)
     registry.set_alias("mood", "canary", 2)
-    found = {
-        selector: registry.resolve(selector).version for selector in ("mood", "mood@live", "mood@canary", "mood:2", "mood:canary")
-    }
-    assert found == {"mood": 1, "mood@live": 1, "mood@canary": 2, "mood:2": 2, "mood:canary": 2}
+    found = {selector: registry.resolve(selector).version for selector in ("mood", "mood@live", "mood@canary", "mood:2")}
+    assert found == {"mood": 1, "mood@live": 1, "mood@canary": 2, "mood:2": 2}
 
 
 def test_a_restart_finds_everything_again(registry: Registry) -> None:
