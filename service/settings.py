@@ -90,5 +90,5 @@ def load_settings(**flags: object) -> Settings:
         return Settings(**given)  # type: ignore[arg-type]  # validated right here
     except ValidationError as error:
         found = error.errors(include_url=False)
-        lines = [f"{PREFIX}{str(e['loc'][0]).upper()}={e['input']!s:.80} {describe([{**e, 'loc': ()}])[0]}" for e in found]
+        lines = [f"{PREFIX}{str(e['loc'][0]).upper()}={e['input']!s:.80}: {describe([{**e, 'loc': ()}])[0]}" for e in found]
         raise StartupError("; ".join(lines)) from None
