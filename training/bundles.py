@@ -14,6 +14,8 @@ from torch import Tensor
 
 from service.store.bundle import Bundle
 
+CURVE = "curve"
+LONG_CURVE = 20  # epochs
 LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "timm", "safetensors")
 
 
@@ -49,8 +51,18 @@ def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def recipe_table(recipe: Mapping[str, Any]) -> str:
-    """The recipe as a Markdown table, nested entries on one line."""
-    return "\n".join(["| setting | value |", "|---|---|", *(f"| `{name}` | {_cell(value)} |" for name, value in recipe.items())])
+    """The recipe as a Markdown table, nested entries on one line, without the learning curve."""
+    rows = [f"| `{name}` | {_cell(value)} |" for name, value in recipe.items() if name != CURVE]
+    return "\n".join(["| setting | value |", "|---|---|", *rows])
+
+
+def curve_table(recipe: Mapping[str, Any]) -> str:
+    """The learning curve in a recipe as a Markdown table: a row an epoch, or every tenth of a long one."""
+    points = recipe.get(CURVE) or [{}]
+    step = 1 if len(points) <= LONG_CURVE else LONG_CURVE // 2
+    shown = [point for i, point in enumerate(points, 1) if i % step == 0 or i == len(points)]
+    rows = [f"| {' | '.join(str(value) for value in point.values())} |" for point in shown]
+    return "\n".join([f"| {' | '.join(points[0])} |", f"|{'---:|' * len(points[0])}", *rows])
 
 
 def _cell(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from service.store.bundle import Manifest
-from training.bundles import metrics_table, recipe_table
+from training.bundles import curve_table, metrics_table, recipe_table
 
 TEXT_LIMITS = """\
 - Not for decisions about people: no moderation, hiring, credit, policing or health decision without a human who reads
@@ -21,7 +21,7 @@ VQA_LIMITS = """\
 TEMPLATE = """\
 ---
 library_name: peft
-base_model: {base}
+base_model: [{base}]
 tags: [{task}, quickchange]
 ---
 # {name}
@@ -41,6 +41,8 @@ tags: [{task}, quickchange]
 ## Recipe
 {recipe}
 
+{curve}
+
 ## What it must not be used for
 {limits}
 """
@@ -51,7 +53,7 @@ def card(manifest: Manifest, *, summary: str, data: str, note: str, limits: str)
     shown = manifest.labels[:20]
     more = f" and {len(manifest.labels) - len(shown)} more" if len(manifest.labels) > len(shown) else ""
     return TEMPLATE.format(
-        base=" and ".join(ref.name for ref in manifest.base.values()),
+        base=", ".join(ref.name for ref in manifest.base.values()),
         task=manifest.task,
         name=manifest.name or "adapter",
         summary=summary,
@@ -61,5 +63,6 @@ def card(manifest: Manifest, *, summary: str, data: str, note: str, limits: str)
         metrics=metrics_table(manifest.metrics),
         note=note,
         recipe=recipe_table(manifest.recipe),
+        curve=curve_table(manifest.recipe),
         limits=limits,
     )

@@ -20,7 +20,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from service.errors import QuickchangeError
-from service.models.sources import PACKAGED_MINILM
+from service.models.sources import PACKAGED_HUB_ID, PACKAGED_MINILM
 from service.models.text_encoder import base_fingerprint
 from service.store.bundle import TEXT_CLASSIFICATION, BaseRef, Bundle, Manifest
 from training.bundles import halve, library_versions, weights_bytes, write_bundle
@@ -65,7 +65,7 @@ def train(data: TextData, recipe: Recipe, name: str, source: str) -> Bundle:
     restore(model, halved)
     tensors = halved if measure("validation")["accuracy"] >= full - FP16_TOLERANCE else best
     restore(model, tensors)
-    base_name = PACKAGED_MINILM[1] if recipe.base_model in PACKAGED_MINILM else recipe.base_model
+    base_name = PACKAGED_HUB_ID if recipe.base_model in PACKAGED_MINILM else recipe.base_model
     manifest = Manifest(
         name=name,
         task=TEXT_CLASSIFICATION,
@@ -87,11 +87,26 @@ def train(data: TextData, recipe: Recipe, name: str, source: str) -> Bundle:
         },
     )
     config = {**adapter_config(model), "base_model_name_or_path": base_name}
-    summary = f"A rank-{recipe.r} LoRA adapter with its own classification head, trained on {source}."
-    about = f"{source}, " + ", ".join(f"{len(part):,} {split} rows" for split, part in data.splits.items()) + f" ({data.digest})."
-    note = f"Best epoch by {recipe.select} on validation; measured after rounding the weights as they are stored."
-    text = card(manifest, summary=summary, data=about, note=note, limits=TEXT_LIMITS)
-    return Bundle.assemble(config, weights_bytes(tensors), manifest, text)
+    return Bundle.assemble(config, weights_bytes(tensors), manifest, describe(manifest))
+
+
+def describe(manifest: Manifest) -> str:
+    """The bundle's model card, from what the manifest records."""
+    recipe = manifest.recipe
+    data = recipe["data"]
+    sizes = ", ".join(f"{data[split]:,} {split} rows" for split in ("train", "validation", "test") if split in data)
+    untested = (
+        ""
+        if "test" in manifest.metrics
+        else " There was no test split: these are validation figures, and the epoch was chosen by them."
+    )
+    return card(
+        manifest,
+        summary=f"A rank-{recipe['r']} LoRA adapter with its own classification head, trained on {data['name']}.",
+        data=f"{data['name']}, {sizes} ({data['digest']}).",
+        note=f"Best epoch by {recipe['select']} on validation; measured after rounding the weights as they are stored.{untested}",
+        limits=TEXT_LIMITS,
+    )
 
 
 def source_name(data: Path) -> str:

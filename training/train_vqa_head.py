@@ -7,7 +7,6 @@ DATA is a folder laid out as DAQUAR's (data_train.csv, images/, perhaps answer_s
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,7 +29,7 @@ from training.cards import VQA_LIMITS, card
 from training.data import DataError
 from training.vqa_data import VqaData, kind_of, load_vqa_data
 from training.vqa_features import Features, embed
-from training.vqa_model import HeadModule, Inputs, Recipe, fit_head, predict
+from training.vqa_model import HeadModule, Inputs, Recipe, export, fit_members, predict
 
 DEFAULTS = Recipe()
 CPU = torch.device("cpu")
@@ -38,7 +37,7 @@ console = Console()
 
 
 def train(data: VqaData, recipe: Recipe, name: str, source: str, cache: Path) -> Bundle:
-    """Embed once, train, keep the best epoch by held-out accuracy, and return the finished bundle."""
+    """Embed once, train, and return the finished bundle."""
     started = time.monotonic()
     images, sentences = load_image_encoder(recipe.image_encoder, CPU), load_sentence_encoder(recipe.sentence_encoder, CPU)
     with Progress(console=console) as progress:
@@ -78,22 +77,24 @@ def train(data: VqaData, recipe: Recipe, name: str, source: str, cache: Path) ->
 def fit(
     features: Features, answers: Tensor, recipe: Recipe, progress: Progress
 ) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
-    """The best epoch's tensors in float16, and the held-out accuracy of every epoch."""
+    """The tensors in float16, and every epoch's loss and held-out accuracy, means over the members by themselves.
+
+    Nothing is picked by held-out accuracy: every member is kept as it is after its last epoch.
+    """
     inputs = Inputs(features, recipe)
     held = features.rows["validation"]
-    best: dict[str, Tensor] = {}
-    curve: list[dict[str, float]] = []
+    figures: list[tuple[float, float]] = []
 
-    def after_epoch(head: HeadModule, epoch: int, loss: float) -> None:
-        accuracy = _share(predict(head, inputs, held).argmax(-1), held[:, 2])
-        if accuracy > max((past["accuracy"] for past in curve), default=-1.0):
-            best.update(copy.deepcopy(head.state_dict()))
-        curve.append({"epoch": epoch, "loss": round(loss, 4), "accuracy": accuracy})
-        console.print(f"epoch {epoch}: loss {loss:.4f}, accuracy {accuracy:.4f}")
+    def after_epoch(head: HeadModule, loss: float) -> None:
+        figures.append((loss, _share(predict(head, inputs, held).argmax(-1), held[:, 2])))
 
-    head = fit_head(features, inputs, answers, recipe, after_epoch, progress)
-    head.load_state_dict(best)
-    return halve(head.export(inputs)), curve
+    tensors = export(fit_members(features, inputs, answers, recipe, after_epoch, progress), inputs)
+    means = torch.tensor(figures).view(recipe.members, recipe.epochs, 2).mean(0).tolist()
+    curve = [
+        {"epoch": epoch, "loss": round(loss, 4), "accuracy": round(accuracy, 4)}
+        for epoch, (loss, accuracy) in enumerate(means, start=1)
+    ]
+    return halve(tensors), curve
 
 
 def measure(head: VqaHead, features: Features, answers: Sequence[str]) -> dict[str, float]:
@@ -110,12 +111,13 @@ def measure(head: VqaHead, features: Features, answers: Sequence[str]) -> dict[s
 
 
 def _question_only(features: Features, answers: Tensor, recipe: Recipe, progress: Progress) -> float:
-    """Held-out accuracy of a head that sees no image: what guessing from the question alone reaches."""
-    blind = replace(recipe, image_scale=0.0, teachers=0)
+    """Held-out accuracy of members that see no image: what guessing from the question alone reaches."""
+    blind = replace(recipe, image_scale=0.0)
     inputs = Inputs(features, blind)
     held = features.rows["validation"]
-    head = fit_head(features, inputs, answers, blind, lambda *_: None, progress)
-    return _share(predict(head, inputs, held).argmax(-1), held[:, 2])
+    members = fit_members(features, inputs, answers, blind, lambda *_: None, progress)
+    logits = torch.stack([predict(member, inputs, held) for member in members]).mean(0)
+    return _share(logits.argmax(-1), held[:, 2])
 
 
 def _answer_embeddings(sentences: SentenceEncoder, answers: Sequence[str]) -> Tensor:
@@ -148,11 +150,13 @@ def describe(manifest: Manifest, data: VqaData, source: str, recipe: Recipe) -> 
     sizes = ", ".join(f"{len(part):,} {split} questions" for split, part in data.splits.items())
     return card(
         manifest,
-        summary=f"Answers short questions about indoor photographs: a {recipe.hidden_size}-wide head over the frozen {towers}.",
+        summary=f"Answers short questions about indoor photographs: {recipe.members} heads {recipe.member_size} wide, side by "
+        f"side in one, over the frozen {towers}.",
         data=f"{source}, {sizes} ({data.digest}). Where a question has several answers, the first is the label. "
         "Equal questions about one image are on one side, but the images of both sides are the same.",
-        note="Validation is a tenth of the questions, held out with the recipe's seed; it also picked the best epoch. Answers in "
-        "digits count as number, names of colours as colour, the others as object. Weights are measured as they are stored.",
+        note="Validation is a tenth of the questions, held out with the recipe's seed; nothing was picked by it: the weights are those "
+        "after the last epoch, measured as they are stored. The curve's accuracy is the mean of the heads by themselves. Answers "
+        "in digits count as number, names of colours as colour, the others as object.",
         limits=VQA_LIMITS,
     )
 
@@ -164,7 +168,8 @@ def main(
     cache: Annotated[Path, typer.Option(help="folder for embeddings, kept by content")] = Path("runs/embeddings"),
     image_encoder: Annotated[str, typer.Option(help="name, or name:FILE with its weights")] = DEFAULTS.image_encoder,
     sentence_encoder: Annotated[str, typer.Option(help="minilm, a folder, or a hub id")] = DEFAULTS.sentence_encoder,
-    hidden_size: Annotated[int, typer.Option(min=1)] = DEFAULTS.hidden_size,
+    members: Annotated[int, typer.Option(min=1, help="heads side by side, each trained by itself")] = DEFAULTS.members,
+    member_size: Annotated[int, typer.Option(min=1, help="width of each")] = DEFAULTS.member_size,
     epochs: Annotated[int, typer.Option(min=1)] = DEFAULTS.epochs,
     batch_size: Annotated[int, typer.Option(min=1)] = DEFAULTS.batch_size,
     learning_rate: Annotated[float, typer.Option(min=0)] = DEFAULTS.learning_rate,
@@ -172,15 +177,13 @@ def main(
     answer_similarity: Annotated[
         float, typer.Option(min=0, max=1, help="like answers' share of a target")
     ] = DEFAULTS.answer_similarity,
-    teachers: Annotated[int, typer.Option(min=0, help="heads whose mean the final one learns from")] = DEFAULTS.teachers,
-    student_epochs: Annotated[int, typer.Option(min=1, help="epochs of learning from the teachers")] = DEFAULTS.student_epochs,
     seed: Annotated[int, typer.Option(min=0, help="of the held-out tenth and of training")] = DEFAULTS.seed,
 ) -> None:
-    """Train a visual question answering head, keep its best epoch, and write it to OUTPUT as a bundle."""
+    """Train a visual question answering head and write it to OUTPUT as a bundle."""
     recipe = Recipe(
-        image_encoder=image_encoder, sentence_encoder=sentence_encoder, hidden_size=hidden_size, epochs=epochs,
-        batch_size=batch_size, learning_rate=learning_rate, image_scale=image_scale, answer_similarity=answer_similarity,
-        teachers=teachers, student_epochs=student_epochs, seed=seed,
+        image_encoder=image_encoder, sentence_encoder=sentence_encoder, members=members, member_size=member_size,
+        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, image_scale=image_scale,
+        answer_similarity=answer_similarity, seed=seed,
     )  # fmt: skip
     try:
         loaded = load_vqa_data(data, seed)

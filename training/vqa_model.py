@@ -1,12 +1,13 @@
 """Training a VQA head on embeddings: its recipe, its targets, its fit, and its export as two plain linear layers.
 
-Heads that differ in their seed alone differ by more than a point, so the one that is kept learns from the mean of several.
+Heads that differ in their seed alone err on different questions, so several are trained and laid side by side: one wider
+head whose logits are the mean of theirs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from training.vqa_features import Features
 
 WARMUP_STEPS = 100
 LEAST_DEVIATION = 1e-5
-AfterEpoch = Callable[["HeadModule", int, float], None]
+AfterEpoch = Callable[["HeadModule", float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ class Recipe:
 
     image_encoder: str = "tf_efficientnet_lite0"
     sentence_encoder: str = "minilm"
-    hidden_size: int = 512
+    members: int = 3
+    member_size: int = 512
     epochs: int = 20
     batch_size: int = 256
     learning_rate: float = 2e-3
@@ -39,11 +41,12 @@ class Recipe:
     hidden_dropout: float = 0.5
     answer_similarity: float = 0.3
     similarity_temperature: float = 0.1
-    teachers: int = 5
-    student_epochs: int = 60
-    student_dropout: float = 0.05
-    swapped_images: float = 0.7
     seed: int = 0
+
+    @property
+    def hidden_size(self) -> int:
+        """The width of the head that is written: of all members side by side."""
+        return self.members * self.member_size
 
     def resolved(self) -> dict[str, Any]:
         """The recipe with the precision that this machine uses."""
@@ -74,13 +77,12 @@ def _gain(values: Tensor) -> Tensor:
 
 
 class HeadModule(nn.Module):
-    """The trainable form of a head: dropout, hidden layer, ReLU, dropout, output layer."""
+    """The trainable form of one member: dropout, hidden layer, ReLU, dropout, output layer."""
 
-    def __init__(self, inputs: int, answers: int, recipe: Recipe, *, student: bool = False) -> None:
+    def __init__(self, inputs: int, answers: int, recipe: Recipe) -> None:
         super().__init__()
-        self.hidden, self.output = nn.Linear(inputs, recipe.hidden_size), nn.Linear(recipe.hidden_size, answers)
-        self._input_dropout = recipe.student_dropout if student else recipe.input_dropout
-        self._hidden_dropout = recipe.student_dropout if student else recipe.hidden_dropout
+        self.hidden, self.output = nn.Linear(inputs, recipe.member_size), nn.Linear(recipe.member_size, answers)
+        self._input_dropout, self._hidden_dropout = recipe.input_dropout, recipe.hidden_dropout
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (n, answers)."""
@@ -88,17 +90,20 @@ class HeadModule(nn.Module):
         logits: Tensor = self.output(dropout(hidden, self._hidden_dropout, self.training))
         return logits
 
-    @torch.no_grad()
-    def export(self, inputs: Inputs) -> dict[str, Tensor]:
-        """The head's tensors as served, with standardising and scaling folded into the first layer."""
-        weight = self.hidden.weight * inputs.gain
-        bias = self.hidden.bias - weight @ inputs.mean
-        return {
-            "hidden.weight": weight,
-            "hidden.bias": bias,
-            "output.weight": self.output.weight,
-            "output.bias": self.output.bias,
-        }
+
+@torch.no_grad()
+def export(members: Sequence[HeadModule], inputs: Inputs) -> dict[str, Tensor]:
+    """The members side by side as one head is served: its logits are the mean of theirs.
+
+    Standardising and scaling are folded into the first layer.
+    """
+    weight = torch.cat([member.hidden.weight for member in members]) * inputs.gain
+    return {
+        "hidden.weight": weight,
+        "hidden.bias": torch.cat([member.hidden.bias for member in members]) - weight @ inputs.mean,
+        "output.weight": torch.cat([member.output.weight for member in members], dim=1) / len(members),
+        "output.bias": torch.stack([member.output.bias for member in members]).mean(0),
+    }
 
 
 def similar_answers(embeddings: Tensor, recipe: Recipe) -> Tensor:
@@ -108,81 +113,49 @@ def similar_answers(embeddings: Tensor, recipe: Recipe) -> Tensor:
     return (1 - recipe.answer_similarity) * torch.eye(len(near)) + recipe.answer_similarity * near
 
 
-def fit_head(
+def fit_members(
     features: Features, inputs: Inputs, answers: Tensor, recipe: Recipe, after_epoch: AfterEpoch, progress: Progress
-) -> HeadModule:
-    """A fitted head. With ``teachers`` it learns from the mean of so many heads, else from the labels itself.
+) -> list[HeadModule]:
+    """Fitted heads that differ in their seed: in what they started from and the order of their examples.
 
-    ``answers`` holds the embeddings of the answers' names; ``after_epoch`` gets the head, each epoch's number, from 1,
-    and its loss.
+    ``answers`` holds the embeddings of the answers' names; ``after_epoch`` gets a head and its loss after each of its epochs.
     """
-    rows = features.rows["train"]
-    softened = similar_answers(answers, recipe)
-    bar = progress.add_task(
-        "training", total=recipe.teachers * recipe.epochs + (recipe.student_epochs if recipe.teachers else recipe.epochs)
-    )
+    bar = progress.add_task("training", total=recipe.members * recipe.epochs)
+    targets = similar_answers(answers, recipe)
 
-    def shown(head: HeadModule, epoch: int, loss: float) -> None:
+    def shown(head: HeadModule, loss: float) -> None:
         progress.advance(bar)
-        after_epoch(head, epoch, loss)
+        after_epoch(head, loss)
 
-    def of_labels(chunk: Tensor, _: Tensor) -> Tensor:
-        return softened[chunk[:, 2]]
-
-    def fresh(seed: int, *, student: bool = False) -> HeadModule:
-        torch.manual_seed(recipe.seed + seed)
-        return HeadModule(inputs.size, len(answers), recipe, student=student)
-
-    if not recipe.teachers:
-        return _fit(fresh(0), inputs, rows, of_labels, recipe.epochs, recipe, shown)
-    teachers = [
-        _fit(fresh(number), inputs, rows, of_labels, recipe.epochs, recipe, lambda *_: progress.advance(bar))
-        for number in range(1, recipe.teachers + 1)
-    ]
-
-    @torch.inference_mode()
-    def of_teachers(_: Tensor, x: Tensor) -> Tensor:
-        return torch.stack([teacher(x).float().softmax(-1) for teacher in teachers]).mean(0)
-
-    return _fit(fresh(0, student=True), inputs, rows, of_teachers, recipe.student_epochs, recipe, shown, recipe.swapped_images)
+    members = []
+    for number in range(recipe.members):
+        torch.manual_seed(recipe.seed * recipe.members + number)
+        members.append(_fit(HeadModule(inputs.size, len(answers), recipe), inputs, features.rows["train"], targets, recipe, shown))
+    return members
 
 
 def _fit(
-    head: HeadModule,
-    inputs: Inputs,
-    rows: Tensor,
-    targets: Callable[[Tensor, Tensor], Tensor],
-    epochs: int,
-    recipe: Recipe,
-    after_epoch: AfterEpoch,
-    swapped: float = 0.0,
+    head: HeadModule, inputs: Inputs, rows: Tensor, targets: Tensor, recipe: Recipe, after_epoch: AfterEpoch
 ) -> HeadModule:
-    """Fit ``head`` to ``targets`` of a chunk of rows and its inputs; a share ``swapped`` of the rows gets another image.
-
-    Only a teacher can say what follows from a question about another image, and there it is what shows how it generalises.
-    """
     optimizer = torch.optim.AdamW(head.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    steps = epochs * math.ceil(len(rows) / recipe.batch_size)
+    steps = recipe.epochs * math.ceil(len(rows) / recipe.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     bf16 = uses_bf16("auto")
-    for epoch in range(1, epochs + 1):
+    for _ in range(recipe.epochs):
         head.train()
         total = 0.0
         for places in torch.split(torch.randperm(len(rows)), recipe.batch_size):
             chunk = rows[places]
-            others = rows[torch.randint(len(rows), (len(chunk),)), 0]
-            chunk = torch.cat([torch.where(torch.rand(len(chunk)) < swapped, others, chunk[:, 0])[:, None], chunk[:, 1:]], dim=1)
-            x = inputs(chunk)
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                logits, target = head(x), targets(chunk, x)
-            loss = cross_entropy(logits.float(), target.clone())
+                logits = head(inputs(chunk))
+            loss = cross_entropy(logits.float(), targets[chunk[:, 2]])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             optimizer.step()
             schedule.step()
             total += loss.item() * len(chunk)
         head.eval()
-        after_epoch(head, epoch, total / len(rows))
+        after_epoch(head, total / len(rows))
     return head
 
 

@@ -13,6 +13,7 @@ from service.errors import StartupError
 
 DOCUMENTS = ("*.json", "*.txt", "*.model")  # configuration and tokenizer
 PACKAGED_MINILM = ("minilm", "all-MiniLM-L6-v2")
+PACKAGED_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def locate(name: str, setting: str) -> str:

@@ -18,11 +18,11 @@ from training.data import DataError
 from training.train_vqa_head import fit, measure, train
 from training.vqa_data import kind_of, load_vqa_data
 from training.vqa_features import Features, embed_images, embed_texts
-from training.vqa_model import HeadModule, Inputs, Recipe, predict, similar_answers
+from training.vqa_model import HeadModule, Inputs, Recipe, export, predict, similar_answers
 
 CPU = torch.device("cpu")
 COLOURS = ("red", "green", "blue", "white")
-TINY = Recipe(hidden_size=16, epochs=2, batch_size=8, teachers=1, student_epochs=3)
+TINY = Recipe(members=2, member_size=8, epochs=3, batch_size=8)
 
 
 def daquar(folder: Path, questions: int = 40) -> Path:
@@ -171,22 +171,23 @@ def test_texts_come_back_in_their_own_order(tmp_path: Path, sentences: SentenceE
     assert torch.allclose(found, sentences.embed(sentences.tokenize(texts)), atol=1e-5)
 
 
-def test_an_exported_head_gives_the_trained_heads_logits() -> None:
+def test_members_side_by_side_give_the_mean_of_their_logits() -> None:
     given = features()
     inputs = Inputs(given, TINY)
     torch.manual_seed(0)
-    module = HeadModule(inputs.size, 3, TINY)
-    served = VqaHead(*(tensor.clone() for tensor in module.export(inputs).values()))
+    members = [HeadModule(inputs.size, 3, TINY) for _ in range(3)]
+    served = VqaHead(*(tensor.clone() for tensor in export(members, inputs).values()))
     rows = given.rows["validation"]
     logits = served.logits(given.images[rows[:, 0]], given.questions[rows[:, 1]])
-    assert torch.allclose(logits, predict(module, inputs, rows), atol=1e-5)
+    assert served.hidden_weight.shape == (24, 14)
+    assert torch.allclose(logits, torch.stack([predict(member, inputs, rows) for member in members]).mean(0), atol=1e-5)
 
 
 def test_a_constant_feature_is_left_out() -> None:
     given = features()
     given.questions[:, 1] = 0.25
     inputs = Inputs(given, TINY)
-    weight = HeadModule(inputs.size, 3, TINY).export(inputs)["hidden.weight"]
+    weight = export([HeadModule(inputs.size, 3, TINY)], inputs)["hidden.weight"]
     assert bool(weight.half().isfinite().all())
     assert bool((weight[:, 11] == 0).all())
 
@@ -198,14 +199,24 @@ def test_targets_are_softened_by_meaning() -> None:
     assert targets[0, 0] > targets[0, 1] > targets[0, 2]
 
 
-def test_training_is_repeatable_and_keeps_the_best_epoch() -> None:
+def test_training_is_repeatable_and_its_members_differ() -> None:
     given = features()
     with Progress(disable=True) as progress:
         tensors, curve = fit(given, torch.eye(3), TINY, progress)
         again, _ = fit(given, torch.eye(3), TINY, progress)
     assert all(torch.equal(tensors[name], again[name]) and tensors[name].dtype == torch.float16 for name in tensors)
-    head = VqaHead(*(tensor.float() for tensor in tensors.values()))
-    assert measure(head, given, ("red", "2", "chair"))["accuracy"] == pytest.approx(max(p["accuracy"] for p in curve), abs=0.07)
+    assert not torch.equal(tensors["hidden.weight"][:8], tensors["hidden.weight"][8:])
+    assert [point["epoch"] for point in curve] == [1, 2, 3]
+    assert curve[-1]["loss"] < curve[0]["loss"]
+
+
+def test_figures_are_those_of_the_served_head_by_kind_of_answer() -> None:
+    given = features()
+    held = given.rows["validation"]
+    always = VqaHead(torch.zeros(2, 14), torch.zeros(2), torch.zeros(3, 2), torch.tensor([0.0, 1.0, 0.0]))
+    found = measure(always, given, ("red", "2", "chair"))
+    assert found["accuracy"] == pytest.approx(float((held[:, 2] == 1).float().mean()), abs=1e-4)
+    assert (found["accuracy_number"], found["accuracy_colour"], found["accuracy_object"]) == (1.0, 0.0, 0.0)
 
 
 def test_the_bundle_is_whole_and_served_as_measured(tmp_path: Path, sentences: SentenceEncoder) -> None:
@@ -218,7 +229,7 @@ def test_the_bundle_is_whole_and_served_as_measured(tmp_path: Path, sentences: S
         read.config, read.tensors, read.manifest.labels, (image.size, image.fingerprint), (sentences.size, sentences.fingerprint)
     )
     assert head.hidden_weight.shape == (16, ENCODERS["tf_efficientnet_lite0"].size + 384)
-    assert read.manifest.recipe["teachers"] == 1
+    assert read.manifest.recipe["members"] == 2
     assert set(read.manifest.metrics["validation"]) == {"accuracy", "accuracy_colour", "accuracy_question_only"}
     card = (tmp_path / "out" / "README.md").read_text()
     assert "What it must not be used for" in card
