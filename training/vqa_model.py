@@ -130,13 +130,12 @@ def fit_members(
     members = []
     for number in range(recipe.members):
         torch.manual_seed(recipe.seed * recipe.members + number)
-        members.append(_fit(HeadModule(inputs.size, len(answers), recipe), inputs, features.rows["train"], targets, recipe, shown))
+        head = HeadModule(inputs.size, len(answers), recipe)
+        members.append(_fit(head, inputs, features.rows["train"], targets, recipe, shown))
     return members
 
 
-def _fit(
-    head: HeadModule, inputs: Inputs, rows: Tensor, targets: Tensor, recipe: Recipe, after_epoch: AfterEpoch
-) -> HeadModule:
+def _fit(head: HeadModule, inputs: Inputs, rows: Tensor, targets: Tensor, recipe: Recipe, after_epoch: AfterEpoch) -> HeadModule:
     optimizer = torch.optim.AdamW(head.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     steps = recipe.epochs * math.ceil(len(rows) / recipe.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
