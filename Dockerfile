@@ -17,7 +17,7 @@ ENV PATH=/opt/quickchange/bin:$PATH
 COPY pyproject.toml constraints.txt README.md ./
 COPY service service
 # What serving needs and no more: none of the extras.
-RUN --mount=type=cache,target=/root/.cache/pip pip install -c constraints.txt .
+RUN pip install --no-cache-dir -c constraints.txt .
 
 FROM python:3.11-slim AS serve
 RUN useradd --system --uid 10001 --no-create-home --home-dir /app --shell /usr/sbin/nologin quickchange

@@ -71,7 +71,7 @@ def main(
 
 
 def measure(adapters: Path, data: Path, base_model: str, repeats: int, starts: int) -> tuple[list[Figure], str]:
-    """Every figure, in the order of the issue's list, and where the texts came from."""
+    """Every figure, in the order of the README's table, and where the texts came from."""
     with console.status("batches on the model …") as status:
         words, source = load_texts(data)
         model = Model(base_model, adapters)

@@ -154,9 +154,9 @@ def describe(manifest: Manifest, data: VqaData, source: str, recipe: Recipe) -> 
         f"side in one, over the frozen {towers}.",
         data=f"{source}, {sizes} ({data.digest}). Where a question has several answers, the first is the label. "
         "Equal questions about one image are on one side, but the images of both sides are the same.",
-        note="Validation is a tenth of the questions, held out with the recipe's seed; nothing was picked by it: the weights are those after "
-        "the last epoch, measured as they are stored. The curve's accuracy is the mean of the heads by themselves. Answers "
-        "in digits count as number, names of colours as colour, the others as object.",
+        note="Validation is a tenth of the questions, held out with the recipe's seed; nothing was picked by it: the weights are "
+        "those after the last epoch, measured as they are stored. The curve's accuracy is the mean of the heads by themselves. "
+        "Answers in digits count as number, names of colours as colour, the others as object.",
         limits=VQA_LIMITS,
     )
 
