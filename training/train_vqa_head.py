@@ -153,7 +153,8 @@ def describe(manifest: Manifest, data: VqaData, source: str, recipe: Recipe) -> 
         summary=f"Answers short questions about indoor photographs: {recipe.members} heads {recipe.member_size} wide, side by "
         f"side in one, over the frozen {towers}.",
         data=f"{source}, {sizes} ({data.digest}). Where a question has several answers, the first is the label. "
-        "Equal questions about one image are on one side, but the images of both sides are the same.",
+        f"{data.repeated:,} of the validation questions are also asked in training about the same image; the images of both "
+        "sides are not kept apart.",
         note="Validation is a tenth of the questions, held out with the recipe's seed; nothing was picked by it: the weights are "
         "those after the last epoch, measured as they are stored. The curve's accuracy is the mean of the heads by themselves. "
         "Answers in digits count as number, names of colours as colour, the others as object.",
@@ -178,6 +179,7 @@ def main(
         float, typer.Option(min=0, max=1, help="like answers' share of a target")
     ] = DEFAULTS.answer_similarity,
     seed: Annotated[int, typer.Option(min=0, help="of the held-out tenth and of training")] = DEFAULTS.seed,
+    grouped: Annotated[bool, typer.Option("--grouped", help="keep equal questions about one image on one side")] = False,
 ) -> None:
     """Train a visual question answering head and write it to OUTPUT as a bundle."""
     recipe = Recipe(
@@ -186,7 +188,7 @@ def main(
         answer_similarity=answer_similarity, seed=seed,
     )  # fmt: skip
     try:
-        loaded = load_vqa_data(data, seed)
+        loaded = load_vqa_data(data, seed, grouped=grouped)
         console.print(
             f"{data.name}: {', '.join(f'{len(p)} {s}' for s, p in loaded.splits.items())}; {len(loaded.answers)} answers"
         )

@@ -15,7 +15,7 @@ from training.data import DataError
 QUESTIONS, ANSWERS, IMAGES = "data_train.csv", "answer_space.txt", "images"
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 IMAGE_COLUMNS = ("image_id", "image", "image_path", "path", "file")
-HELD_OUT = 10  # one group of questions in so many is held out
+HELD_OUT = 10  # one question in so many is held out
 COLOURS = frozenset(
     ["beige", "black", "blue", "brown", "gold", "gray", "green", "grey", "orange", "pink", "purple", "red", "silver", "white",
      "yellow"]
@@ -52,6 +52,12 @@ class VqaData:
                 digest.update(f"{name}\x1f{example.question}\x1f{example.image.name}\x1f{example.answer}\x1e".encode())
         return f"sha256:{digest.hexdigest()}"
 
+    @property
+    def repeated(self) -> int:
+        """How many held-out questions are also among the training ones, about the same image."""
+        known = {(example.question.strip(), example.image) for example in self.splits["train"]}
+        return sum((example.question.strip(), example.image) in known for example in self.splits["validation"])
+
 
 def kind_of(answer: str) -> str:
     """``number``, ``colour`` or ``object``: which of the three reported groups an answer belongs to."""
@@ -60,11 +66,12 @@ def kind_of(answer: str) -> str:
     return "colour" if set(answer.split("_")) <= COLOURS else "object"
 
 
-def load_vqa_data(source: Path, seed: int = 0) -> VqaData:
+def load_vqa_data(source: Path, seed: int = 0, *, grouped: bool = False) -> VqaData:
     """Read ``source``, a folder laid out as DAQUAR's or a CSV file, and hold out a tenth of the questions by ``seed``.
 
-    Of several answers with commas between them the first is the label. The same question about the same image stays
-    on one side. Raises :class:`DataError` when something is missing, named with what would be accepted.
+    Of several answers with commas between them the first is the label. The tenth is drawn by row, as DAQUAR's own split
+    is, so that some questions are on both sides with the same image; ``grouped`` keeps those on one side. Raises
+    :class:`DataError` when something is missing, named with what would be accepted.
     """
     table = source / QUESTIONS if source.is_dir() else source
     if not table.is_file():
@@ -74,7 +81,7 @@ def load_vqa_data(source: Path, seed: int = 0) -> VqaData:
     paths = _paths(source, {image for _, image, _ in rows})
     place = {answer: i for i, answer in enumerate(answers)}
     examples = [Example(question, paths[image], place.get(answer, -1)) for question, image, answer in rows]
-    train, held = _hold_out(examples, seed)
+    train, held = _hold_out(examples, seed, grouped=grouped)
     known = [example for example in train if example.answer >= 0]
     if not known or not held:
         raise DataError(
@@ -133,12 +140,13 @@ def _path(root: Path, name: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _hold_out(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
-    """Training and held-out examples, in the file's order; equal questions about one image stay together."""
-    groups = list(dict.fromkeys((example.question.strip(), example.image) for example in examples))
-    random.Random(seed).shuffle(groups)  # noqa: S311 - a split, not a secret
-    held = set(groups[: len(groups) // HELD_OUT])
+def _hold_out(examples: Sequence[Example], seed: int, *, grouped: bool) -> tuple[list[Example], list[Example]]:
+    """Training and held-out examples, in the file's order; ``grouped`` keeps equal questions about one image together."""
+    units = [(example.question.strip(), example.image) if grouped else row for row, example in enumerate(examples)]
+    order = list(dict.fromkeys(units))
+    random.Random(seed).shuffle(order)  # noqa: S311 - a split, not a secret
+    held = set(order[: len(order) // HELD_OUT])
     sides: tuple[list[Example], list[Example]] = ([], [])
-    for example in examples:
-        sides[(example.question.strip(), example.image) in held].append(example)
+    for unit, example in zip(units, examples, strict=True):
+        sides[unit in held].append(example)
     return sides
