@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +32,9 @@ from training.metrics import classification_metrics
 from training.text_model import Recipe, build, fit, predict, tokenise
 
 FP16_TOLERANCE = 0.002  # accuracy that float16 storage may cost before the file stays in float32
+UNTESTED = " There was no test split: these are validation figures, and the epoch was chosen by them."
 DEFAULTS = Recipe()
+Metrics = dict[str, float]
 console = Console()
 
 
@@ -40,31 +44,15 @@ def train(data: TextData, recipe: Recipe, name: str, source: str) -> Bundle:
     torch.manual_seed(recipe.seed)
     model, tokenizer = build(recipe, data.labels)
     rows = {split: tokenise(tokenizer, part.texts, recipe.max_length) for split, part in data.splits.items()}
-    pad = tokenizer.pad_token_id
 
-    def measure(split: str) -> dict[str, float]:
-        return classification_metrics(data.splits[split].labels, predict(model, rows[split], pad), len(data.labels))
+    def measure(split: str) -> Metrics:
+        predicted = predict(model, rows[split], tokenizer.pad_token_id)
+        return classification_metrics(data.splits[split].labels, predicted, len(data.labels))
 
-    best: dict[str, Tensor] = {}
-    curve: list[dict[str, float]] = []
-
-    def after_epoch(epoch: int, loss: float) -> None:
-        metrics = measure("validation")
-        console.print(f"epoch {epoch}: loss {loss:.4f}, " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
-        if metrics[recipe.select] > max((past[recipe.select] for past in curve), default=-1.0):
-            best.update(copy.deepcopy(get_peft_model_state_dict(model)))
-        curve.append({"epoch": epoch, "loss": round(loss, 4), **metrics})
-
+    best = BestEpoch(model, recipe.select, lambda: measure("validation"))
     with Progress(console=console) as progress:
-        fit(model, rows["train"], data.splits["train"], recipe, pad, after_epoch, progress)
-
-    halved, full = (
-        halve(best),
-        max(point["accuracy"] for point in curve if point[recipe.select] == max(p[recipe.select] for p in curve)),
-    )
-    restore(model, halved)
-    tensors = halved if measure("validation")["accuracy"] >= full - FP16_TOLERANCE else best
-    restore(model, tensors)
+        fit(model, rows["train"], data.splits["train"], recipe, tokenizer.pad_token_id, best.after_epoch, progress)
+    tensors = round_and_restore(model, best, lambda: measure("validation"))
     base_name = PACKAGED_HUB_ID if recipe.base_model in PACKAGED_MINILM else recipe.base_model
     manifest = Manifest(
         name=name,
@@ -75,13 +63,8 @@ def train(data: TextData, recipe: Recipe, name: str, source: str) -> Bundle:
         metrics={split: measure(split) for split in data.splits if split != "train"},
         recipe={
             **recipe.resolved(),
-            "data": {
-                "name": source,
-                "digest": data.digest,
-                "dropped_empty": data.dropped,
-                **{s: len(p) for s, p in data.splits.items()},
-            },
-            "curve": curve,
+            "data": described(data, source),
+            "curve": best.curve,
             "libraries": library_versions(),
             "duration_seconds": round(time.monotonic() - started, 1),
         },
@@ -90,16 +73,48 @@ def train(data: TextData, recipe: Recipe, name: str, source: str) -> Bundle:
     return Bundle.assemble(config, weights_bytes(tensors), manifest, describe(manifest))
 
 
+@dataclass
+class BestEpoch:
+    """The tensors of the epoch with the best ``select`` figure so far, and every epoch's figures."""
+
+    model: PeftModel
+    select: str
+    measure: Callable[[], Metrics]
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=dict)
+    curve: list[Metrics] = field(default_factory=list)
+
+    def after_epoch(self, epoch: int, loss: float) -> None:
+        """Measure, print, and keep the tensors when they are the best yet."""
+        metrics = self.measure()
+        console.print(f"epoch {epoch}: loss {loss:.4f}, " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
+        if not self.metrics or metrics[self.select] > self.metrics[self.select]:
+            self.tensors, self.metrics = copy.deepcopy(get_peft_model_state_dict(self.model)), metrics
+        self.curve.append({"epoch": epoch, "loss": round(loss, 4), **metrics})
+
+
+def round_and_restore(model: PeftModel, best: BestEpoch, measure: Callable[[], Metrics]) -> dict[str, Tensor]:
+    """The best epoch's tensors as the file will hold them, in float16 if accuracy allows; the model gets them too."""
+    halved = halve(best.tensors)
+    restore(model, halved)
+    if measure()["accuracy"] >= best.metrics["accuracy"] - FP16_TOLERANCE:
+        return halved
+    restore(model, best.tensors)
+    return best.tensors
+
+
+def described(data: TextData, source: str) -> dict[str, object]:
+    """What a manifest records of the data: its name, digest and sizes."""
+    sizes = {split: len(part) for split, part in data.splits.items()}
+    return {"name": source, "digest": data.digest, "dropped_empty": data.dropped, **sizes}
+
+
 def describe(manifest: Manifest) -> str:
     """The bundle's model card, from what the manifest records."""
     recipe = manifest.recipe
     data = recipe["data"]
     sizes = ", ".join(f"{data[split]:,} {split} rows" for split in ("train", "validation", "test") if split in data)
-    untested = (
-        ""
-        if "test" in manifest.metrics
-        else " There was no test split: these are validation figures, and the epoch was chosen by them."
-    )
+    untested = "" if "test" in manifest.metrics else UNTESTED
     return card(
         manifest,
         summary=f"A rank-{recipe['r']} LoRA adapter with its own classification head, trained on {data['name']}.",
