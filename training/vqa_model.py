@@ -41,6 +41,7 @@ class Recipe:
     hidden_dropout: float = 0.5
     answer_similarity: float = 0.3
     similarity_temperature: float = 0.1
+    refit: bool = True
     seed: int = 0
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,14 +16,14 @@ from service.models.vqa_head import VqaHead
 from service.store.bundle import read_bundle
 from training.bundles import write_bundle
 from training.data import DataError
-from training.train_vqa_head import fit, measure, train
+from training.train_vqa_head import everything, fit, measure, train
 from training.vqa_data import kind_of, load_vqa_data
 from training.vqa_features import Features, embed_images, embed_texts
 from training.vqa_model import HeadModule, Inputs, Recipe, export, predict, similar_answers
 
 CPU = torch.device("cpu")
 COLOURS = ("red", "green", "blue", "white")
-TINY = Recipe(members=2, member_size=8, epochs=3, batch_size=8)
+TINY = Recipe(members=2, member_size=8, epochs=3, batch_size=8, refit=False)
 
 
 def daquar(folder: Path, questions: int = 40) -> Path:
@@ -233,3 +234,14 @@ def test_the_bundle_is_whole_and_served_as_measured(tmp_path: Path, sentences: S
     card = (tmp_path / "out" / "README.md").read_text()
     assert "What it must not be used for" in card
     assert str(tmp_path) not in card
+
+
+def test_refitting_learns_from_all_questions_and_keeps_the_figures_of_before(tmp_path: Path) -> None:
+    data = load_vqa_data(daquar(tmp_path / "daquar"))
+    measured = train(data, TINY, "walls", "daquar", tmp_path / "cache")
+    refitted = train(data, replace(TINY, refit=True), "walls", "daquar", tmp_path / "cache")
+    assert refitted.manifest.metrics == measured.manifest.metrics
+    assert refitted.weights != measured.weights
+    card = " ".join(refitted.files["README.md"].decode().split())
+    assert "cannot be measured again on these weights" in card
+    assert len(everything(features()).rows["train"]) == 64
