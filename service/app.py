@@ -16,6 +16,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.plugins.pydantic import PydanticPlugin
 
+from service.compute import use_all_cores
 from service.engine.device import Device
 from service.engine.pipeline import Limits, Pipeline
 from service.errors import StartupError
@@ -68,7 +69,7 @@ def create_app(settings: Settings) -> Application:
             f"QUICKCHANGE_HOST={settings.host} is reachable from outside; "
             "set QUICKCHANGE_API_KEYS_FILE, or --insecure to go without keys"
         )
-    compute, threads = Device(), ThreadPoolExecutor(CPU_THREADS, "prepare")
+    compute, threads = Device(use_all_cores), ThreadPoolExecutor(CPU_THREADS, "prepare")
     registry = _registry(settings)
     text_task, vqa_task = _tasks(settings, registry, compute)
     lifecycle = Lifecycle(registry, {TEXT_CLASSIFICATION: text_task, VISUAL_QUESTION_ANSWERING: vqa_task})

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from service.compute import limit_threads
 from service.errors import QuickchangeError
 from service.settings import PREFIX, Settings, load_settings
 from service.store.selector import LIVE
@@ -56,6 +57,7 @@ def _serve(**flags: object) -> None:
         logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         with console.status(f"loading {settings.base_model}, {settings.image_encoder} and {settings.sentence_encoder} …"):
+            limit_threads()
             from service.server import serve
         serve(settings, announce)
 

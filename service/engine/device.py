@@ -11,10 +11,13 @@ T = TypeVar("T")
 
 
 class Device:
-    """A thread that everything touching the models' forward passes goes through, in order of arrival."""
+    """A thread that everything touching the models' forward passes goes through, in order of arrival.
 
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
+    ``prepare`` runs on it first, once.
+    """
+
+    def __init__(self, prepare: Callable[[], None] | None = None) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device", initializer=prepare)
 
     async def run(self, call: Callable[[], T]) -> T:
         """Run ``call`` on the device thread without blocking the event loop."""

@@ -1,0 +1,25 @@
+"""Which threads compute: the device thread with every core, and no other.
+
+OpenMP keeps a team of workers for each thread that ever computed in parallel. Once the teams have more threads than
+there are cores, idle workers sleep instead of spinning, and waking them makes every small operation ten times slower
+(docs/performance.md). So every thread starts with one worker, itself, and the device thread alone asks for more.
+"""
+
+from __future__ import annotations
+
+import os
+
+VARIABLE = "OMP_NUM_THREADS"
+_cores = int(os.environ.get(VARIABLE) or len(os.sched_getaffinity(0)))
+
+
+def limit_threads() -> None:
+    """Let threads compute alone unless they ask for more; to be called before anything imports torch."""
+    os.environ[VARIABLE] = "1"
+
+
+def use_all_cores() -> None:
+    """Let this thread compute with every core of the process, or as many as OMP_NUM_THREADS said at its start."""
+    import torch
+
+    torch.set_num_threads(_cores)
