@@ -1,8 +1,9 @@
 """LoRA factors of many adapters, stacked by rank in banks, and the product that adds them to a linear layer's output.
 
 A linear layer, or several that read the same input (query, key and value), is a *site* of one or more *parts*. A bank
-holds one pair of tensors per site, a slot per adapter: ``a`` (slots, parts · rank, in) and ``b`` (slots, parts, rank,
-out), with scaling folded into ``b``. Zero padding up to the bank's rank changes no product.
+holds one pair of tensors per site, a slot per adapter: ``a`` (slots, parts · rank, in) and ``b`` (slots, parts · rank,
+parts · out), block-diagonal over the parts so that one product serves them all, with scaling folded in. Zero padding up
+to the bank's rank changes no product.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from types import MappingProxyType
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 FIRST_CAPACITY = 4
 
@@ -40,19 +42,29 @@ class Factors:
 
 @dataclass(frozen=True, slots=True)
 class SiteTensors:
-    """One site of a bank: ``a`` (slots, parts · rank, in) and ``b`` (slots, parts, rank, out)."""
+    """One site of a bank: ``a`` (slots, parts · rank, in) and ``b`` (slots, parts · rank, parts · out).
+
+    ``down`` and ``up`` are each slot's views of them, ready to multiply by.
+    """
 
     a: Tensor
     b: Tensor
+    down: tuple[Tensor, ...]
+    up: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, a: Tensor, b: Tensor) -> SiteTensors:
+        """The tensors with their views."""
+        return cls(a, b, a.transpose(1, 2).unbind(), b.unbind())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Slot:
-    """An adapter's place in a bank, and the parts of each site that it changes."""
+    """An adapter's place in a bank, and the sites that it changes."""
 
     bank: LoraBank
     index: int
-    parts: Mapping[str, tuple[int, ...]]
+    sites: frozenset[str]
 
     def free(self) -> None:
         """Give the slot back; call it once, when no batch reads it any more."""
@@ -85,9 +97,6 @@ class LoraBank:
 
     def load(self, factors: Mapping[str, Factors], targets: Mapping[str, Target]) -> Slot:
         """Copy an adapter's factors, keyed by module name, into a free slot."""
-        parts: dict[str, list[int]] = {}
-        for name in factors:
-            parts.setdefault(targets[name].site, []).append(targets[name].part)
         with self._lock:
             if not self._free:
                 self._grow()
@@ -98,7 +107,7 @@ class LoraBank:
                 site.b[index].zero_()
             for name, pair in factors.items():
                 self._write(index, targets[name], pair)
-        return Slot(self, index, {site: tuple(sorted(found)) for site, found in parts.items()})
+        return Slot(self, index, frozenset(targets[name].site for name in factors))
 
     def free(self, index: int) -> None:
         """Put a slot back on the free list."""
@@ -107,9 +116,9 @@ class LoraBank:
 
     def _write(self, index: int, target: Target, pair: Factors) -> None:
         site, r = self.sites[target.site], pair.a.shape[0]
-        first = target.part * self.rank
+        first, column = target.part * self.rank, target.part * target.outputs
         site.a[index, first : first + r].copy_(pair.a)
-        site.b[index, target.part, :r].copy_(pair.b)
+        site.b[index, first : first + r, column : column + target.outputs].copy_(pair.b)
 
     def _add_sites(self, wanted: Mapping[str, Target]) -> None:
         missing = {name: target for name, target in wanted.items() if name not in self.sites}
@@ -118,16 +127,16 @@ class LoraBank:
             self.sites = MappingProxyType({**self.sites, **added})
 
     def _empty(self, parts: int, inputs: int, outputs: int) -> SiteTensors:
-        return SiteTensors(
+        return SiteTensors.of(
             torch.zeros(self._capacity, parts * self.rank, inputs, device=self._device),
-            torch.zeros(self._capacity, parts, self.rank, outputs, device=self._device),
+            torch.zeros(self._capacity, parts * self.rank, parts * outputs, device=self._device),
         )
 
     def _grow(self) -> None:
         old, self._capacity = self._capacity, max(FIRST_CAPACITY, 2 * self._capacity)
         grown = {}
         for name, site in self.sites.items():
-            larger = self._empty(site.b.shape[1], site.a.shape[2], site.b.shape[3])
+            larger = SiteTensors.of(*(tensor.new_zeros(self._capacity, *tensor.shape[1:]) for tensor in (site.a, site.b)))
             larger.a[:old].copy_(site.a)
             larger.b[:old].copy_(site.b)
             grown[name] = larger
@@ -155,20 +164,24 @@ class LoraBanks:
         return bank.load(factors, targets)
 
 
-def add_lora(x: Tensor, y: Tensor, site: str, spans: Sequence[Span]) -> None:
-    """Add each span's low-rank product to its rows of ``y``, in place.
+def lora_linear(x: Tensor, weight: Tensor, bias: Tensor, site: str, spans: Sequence[Span]) -> Tensor:
+    """A linear layer's output, (rows, out), each span's low-rank product included.
 
-    ``x`` is (rows, in) and ``y`` (rows, parts · out). Consecutive rows share two small products on views of the bank:
-    measured against gathering every row's factors for one batched product, this wins on a CPU (docs/performance.md).
+    ``x`` is (rows, in); spans are in order and apart. The products come first, on top of the bias, and the layer's own
+    product is added to them: its output is then written once more instead of read and written twice. Consecutive rows
+    share two small products on views of the bank (docs/performance.md has what else was measured).
     """
-    for span in spans:
-        parts = span.slot.parts.get(site)
-        if parts is None:
-            continue
-        bank, index = span.slot.bank, span.slot.index
-        tensors = bank.sites[site]
-        low = x[span.start : span.stop] @ tensors.a[index].T
-        rows, b = y[span.start : span.stop], tensors.b[index]
-        out, rank = b.shape[2], bank.rank
-        for part in parts:
-            rows[:, part * out : (part + 1) * out].addmm_(low[:, part * rank : (part + 1) * rank], b[part])
+    worn = [span for span in spans if site in span.slot.sites]
+    if not worn:
+        return linear(x, weight, bias)
+    y, done = x.new_empty(len(x), len(weight)), 0
+    for span in worn:
+        if done < span.start:
+            y[done : span.start] = bias
+        tensors, index = span.slot.bank.sites[site], span.slot.index
+        low = x[span.start : span.stop] @ tensors.down[index]
+        torch.addmm(bias, low, tensors.up[index], out=y[span.start : span.stop])
+        done = span.stop
+    if done < len(x):
+        y[done:] = bias
+    return y.addmm_(x, weight.T)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from service.models.lora import LoraBanks, Slot, Span, add_lora
+from service.models.lora import LoraBanks, Slot, Span, lora_linear
 from service.models.text_adapter import Head, TextAdapter, parse_text_adapter
 from service.models.text_encoder import TextEncoder
 
@@ -78,11 +78,7 @@ class TextClassifier:
 
     def _pool(self, states: Tensor, runs: Sequence[tuple[int, int, LoadedTextAdapter | None]], spans: Sequence[Span]) -> Tensor:
         pooler = self.encoder.pooler
-        if pooler is None:
-            pooled = torch.empty_like(states)
-        else:
-            pooled = linear(states, *pooler)
-            add_lora(states, pooled, "pooler", spans)
+        pooled = torch.empty_like(states) if pooler is None else lora_linear(states, *pooler, "pooler", spans)
         for start, stop, adapter in runs:
             if adapter is not None and adapter.head.dense is not None:
                 pooled[start:stop] = linear(states[start:stop], *adapter.head.dense)

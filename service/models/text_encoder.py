@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, layer_norm, linear, scaled_dot_product_attention
+from torch.nn.functional import embedding, layer_norm, scaled_dot_product_attention
 from transformers import AutoConfig, AutoModel
 from transformers.activations import ACT2FN
 from transformers.utils import logging as hub_logging
 
 from service.errors import StartupError
-from service.models.lora import Span, Target, add_lora
+from service.models.lora import Span, Target, lora_linear
 from service.models.sources import fingerprint, locate, unreadable
 
 
@@ -233,9 +233,7 @@ class TextEncoder:
         return self._norm(self._linear(wide, f"{layer}.down", spans).add_(x), f"{layer}.output.LayerNorm")
 
     def _linear(self, x: Tensor, site: str, spans: Sequence[Span]) -> Tensor:
-        y = linear(x, self._weights[f"{site}.weight"], self._weights[f"{site}.bias"])
-        add_lora(x, y, site, spans)
-        return y
+        return lora_linear(x, self._weights[f"{site}.weight"], self._weights[f"{site}.bias"], site, spans)
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
         return layer_norm(x, (self.hidden,), self._weights[f"{name}.weight"], self._weights[f"{name}.bias"], self._eps)
