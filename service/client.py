@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from service.errors import QuickchangeError
-from service.store.bundle import CARD, CONFIG, MANIFEST, WEIGHTS
+from service.store.layout import CARD, CONFIG, MANIFEST, WEIGHTS
 from service.store.selector import check_name
 
 

@@ -13,7 +13,8 @@ from typer.testing import CliRunner, Result
 from service.cli import app
 from service.routes.guards import DELETE, WRITE, key_line, read_keys
 from service.settings import Settings
-from service.store.bundle import MANIFEST, Bundle
+from service.store.bundle import Bundle
+from service.store.layout import MANIFEST
 from tests.support.bundles import text_bundle
 from tests.support.server import Server
 from training.bundles import write_bundle

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -79,7 +80,10 @@ def build(recipe: Recipe, labels: Sequence[str]) -> tuple[PeftModel, Any]:
         lora_dropout=recipe.lora_dropout,
         target_modules=targets,
     )
-    return get_peft_model(model, config).to(device()), AutoTokenizer.from_pretrained(source)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")  # peft asks transformers by an old name
+        tuned = get_peft_model(model, config)
+    return tuned.to(device()), AutoTokenizer.from_pretrained(source)
 
 
 def tokenise(tokenizer: Any, texts: Sequence[str], max_length: int) -> list[list[int]]:

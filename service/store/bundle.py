@@ -17,12 +17,8 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from service.errors import AdapterIncompatible
+from service.store.layout import CARD, CONFIG, MANIFEST, WEIGHTS
 from service.wording import WORDED, describe
-
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-MANIFEST = "manifest.json"
-CARD = "README.md"
 
 TEXT_CLASSIFICATION: Final = "text-classification"
 VISUAL_QUESTION_ANSWERING: Final = "visual-question-answering"

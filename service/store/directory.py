@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from service.errors import AdapterNotFound, StoreFull
-from service.store.bundle import MANIFEST, Bundle, Manifest, parse_manifest, read_bundle
+from service.store.bundle import Bundle, Manifest, parse_manifest, read_bundle
+from service.store.layout import MANIFEST
 from service.store.selector import NAME, VERSION, Ref
 
 STATE = "registry.json"

@@ -16,7 +16,8 @@ import uvicorn
 
 from service.app import Application, create_app
 from service.settings import Settings
-from service.store.bundle import CARD, CONFIG, MANIFEST, WEIGHTS, Bundle
+from service.store.bundle import Bundle
+from service.store.layout import CARD, CONFIG, MANIFEST, WEIGHTS
 
 PARTS = {"adapter_config": CONFIG, "adapter_model": WEIGHTS, "manifest": MANIFEST, "card": CARD}
 START_SECONDS = 60.0

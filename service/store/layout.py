@@ -1,0 +1,6 @@
+"""The files of a bundle's folder."""
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+MANIFEST = "manifest.json"
+CARD = "README.md"
