@@ -29,6 +29,9 @@ def bundle_parts(bundle: Bundle, **changes: bytes | None) -> dict[str, bytes]:
     return {name: data for name, data in {**files, **changes}.items() if data is not None}
 
 
+ANSWERING = ("service.routes", "service.engine")  # the loggers of what happens to requests; other tests provoke others
+
+
 class ErrorLog(logging.Handler):
     """Keeps what the server logs as errors: an answer that nobody foresaw is one."""
 
@@ -56,7 +59,8 @@ class Server:
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, name="server")
 
     def __enter__(self) -> Self:
-        logging.getLogger("service").addHandler(self.errors)
+        for name in ANSWERING:
+            logging.getLogger(name).addHandler(self.errors)
         self._thread.start()
         wait_until(lambda: self._server.started, START_SECONDS)
         return self
@@ -66,7 +70,8 @@ class Server:
         self._server.should_exit = True
         self._thread.join(START_SECONDS)
         self._socket.close()
-        logging.getLogger("service").removeHandler(self.errors)
+        for name in ANSWERING:
+            logging.getLogger(name).removeHandler(self.errors)
 
     def post(self, path: str, body: object, **options: Any) -> httpx.Response:
         """POST a JSON body."""
