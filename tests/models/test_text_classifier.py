@@ -83,6 +83,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         models.append(PeftModel.from_pretrained(plain, folder).eval())
         counts.append(count)
     return World(
+        base,
         classifier,
         parsed,
         [classifier.load(adapter) for adapter in parsed],
