@@ -81,6 +81,7 @@ def create_app(settings: Settings) -> Application:
         text=Pipeline(text_task, compute, threads, limits),
         vqa=Pipeline(vqa_task, compute, threads, limits),
         lifecycle=lifecycle,
+        caches={"images": vqa_task.image_cache, "questions": vqa_task.question_cache},
         base_model=settings.base_model,
         lifetime=Lifetime(),
         max_client_batch_size=settings.max_client_batch_size,

@@ -53,13 +53,6 @@ class TextAdapter:
     factors: Mapping[str, Factors]
     head: Head
 
-    @property
-    def bytes(self) -> int:
-        """Size of the tensors in float32."""
-        pairs = [tensor for pair in self.factors.values() for tensor in (pair.a, pair.b)]
-        sizes = [tensor.numel() for tensor in [*pairs, *self.head.out, *(self.head.dense or ())]]
-        return 4 * int(sum(sizes))
-
 
 @dataclass
 class _Reader:

@@ -18,14 +18,13 @@ from service.models.text_encoder import TextEncoder
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class LoadedTextAdapter:
-    """An adapter on the device: its slot, or None without LoRA factors, its head, and its size in bytes.
+    """An adapter on the device: its slot, or None without LoRA factors, and its head.
 
     A reference to it is a lease: its slot is freed when the last one is gone, be it a request's or the server's.
     """
 
     slot: Slot | None
     head: Head
-    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class TextClassifier:
         slot = self._banks.load(adapter.factors, self.encoder.targets) if adapter.factors else None
         dense = None if adapter.head.dense is None else (adapter.head.dense[0].to(device), adapter.head.dense[1].to(device))
         out = adapter.head.out[0].to(device), adapter.head.out[1].to(device)
-        loaded = LoadedTextAdapter(slot, Head(dense, out), adapter.bytes)
+        loaded = LoadedTextAdapter(slot, Head(dense, out))
         if slot is not None:
             weakref.finalize(loaded, slot.free).atexit = False
         return loaded

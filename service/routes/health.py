@@ -26,5 +26,5 @@ def ready(services: NamedDependency[Services]) -> Health:
 
 @get("/metrics", tags=["health"], summary="Prometheus metrics", media_type="text/plain; version=0.0.4", sync_to_thread=False)
 def metrics(services: NamedDependency[Services], metrics: NamedDependency[Metrics]) -> Response[bytes]:
-    """Requests by route and status, latency, rows in work and waiting, loaded adapters, cache hits."""
+    """Requests by route and status, latency, rows in work and waiting, known adapters, cache hits."""
     return Response(metrics.render(services))

@@ -23,6 +23,10 @@ class Metrics:
             "quickchange_rows_in_work", "Rows between admission and answer", ["pipeline"], registry=self._registry
         )
         self._waiting = Gauge("quickchange_rows_waiting", "Rows that wait for a batch", ["pipeline"], registry=self._registry)
+        self._hits = Gauge(
+            "quickchange_embedding_cache_hits", "Embeddings found in the cache", ["cache"], registry=self._registry
+        )
+        self._misses = Gauge("quickchange_embedding_cache_misses", "Embeddings not found", ["cache"], registry=self._registry)
         self._adapters = Gauge("quickchange_adapters", "Adapters that the server knows", registry=self._registry)
 
     def answered(self, route: str, status: int, seconds: float) -> None:
@@ -39,5 +43,8 @@ class Metrics:
         for name, pipeline in (("text", services.text), ("vqa", services.vqa)):
             self._in_work.labels(name).set(pipeline.rows)
             self._waiting.labels(name).set(pipeline.depth)
+        for name, cache in services.caches.items():
+            self._hits.labels(name).set(cache.hits)
+            self._misses.labels(name).set(cache.misses)
         self._adapters.set(len(services.lifecycle.registry.adapters()))
         return generate_latest(self._registry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from service.engine.pipeline import Answer, Pipeline, Timing
 from service.errors import TooLarge, Unavailable
 from service.store.selector import Ref
+from service.tasks.embedding_cache import EmbeddingCache
 from service.tasks.lifecycle import Lifecycle
 from service.tasks.text_classification import Classification, TextItem, TextRequest
 from service.tasks.vqa import VqaAnswer, VqaItem, VqaRequest
@@ -41,6 +42,7 @@ class Services:
     text: Pipeline[TextRequest, TextItem, Classification]
     vqa: Pipeline[VqaRequest, VqaItem, VqaAnswer]
     lifecycle: Lifecycle
+    caches: Mapping[str, EmbeddingCache]
     base_model: str
     lifetime: Lifetime
     max_client_batch_size: int

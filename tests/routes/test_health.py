@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.support.images import image_file
 from tests.support.problems import assert_problem
 from tests.support.server import Server
 
@@ -31,6 +32,18 @@ def test_metrics_count_requests_by_route_and_status(server: Server) -> None:
     server.post("/v1/sentiment", {"text": "a", "adapter": "nope"})
     server.client.get("/never/heard/of/it")
     assert [counted(*what) for what in wanted] == [count + 1 for count in before]
+
+
+def test_metrics_count_images_that_were_seen_before(server: Server) -> None:
+    def hits() -> float:
+        found = re.search(r'quickchange_embedding_cache_hits\{cache="images"\} (\S+)', server.client.get("/metrics").text)
+        return float(found[1]) if found else -1.0
+
+    form: dict[str, Any] = {"files": {"image": ("a.png", image_file(77))}, "data": {"question": "what is it"}}
+    assert server.client.post("/v1/vqa", **form).status_code == 200
+    before = hits()
+    assert server.client.post("/v1/vqa", **form).status_code == 200
+    assert hits() == before + 1
 
 
 def test_metrics_are_prometheus_text_and_name_no_adapter_that_a_client_made_up(server: Server) -> None:
