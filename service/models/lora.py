@@ -145,12 +145,11 @@ class LoraBank:
 
 
 class LoraBanks:
-    """One bank per rank, for the powers of two from 8 up to ``max_rank``, made when the first adapter needs it."""
+    """One bank per rank, for the powers of two from 8 up, made when the first adapter needs it."""
 
     SMALLEST = 8
 
-    def __init__(self, max_rank: int, device: torch.device) -> None:
-        self.max_rank = max_rank
+    def __init__(self, device: torch.device) -> None:
         self._device = device
         self._banks: dict[int, LoraBank] = {}
         self._lock = threading.Lock()

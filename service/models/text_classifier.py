@@ -40,7 +40,7 @@ class TextClassifier:
 
     def __init__(self, encoder: TextEncoder, max_rank: int) -> None:
         self.encoder, self.max_rank = encoder, max_rank
-        self._banks = LoraBanks(max_rank, encoder.device)
+        self._banks = LoraBanks(encoder.device)
 
     def parse(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor], label_count: int) -> TextAdapter:
         """Check an adapter against this base model; raises :class:`AdapterIncompatible` with all faults."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from service.errors import AdapterDeleted, AdapterNotFound, QuickchangeError, VersionConflict
+from service.errors import AdapterDeleted, AdapterNotFound, InvalidInput, QuickchangeError, VersionConflict
 from service.store.bundle import Bundle, Manifest
 from service.store.selector import LIVE, VERSION, Ref, split_selector
 
@@ -109,14 +109,25 @@ class Registry:
         adapter = self._adapters.get(name, Adapter(name))
         return next((Ref(name, version) for version, manifest in adapter.versions.items() if manifest.digest == digest), None)
 
+    def resolve_for(self, task: str, selector: str) -> Ref:
+        """As :meth:`resolve`; raises :class:`InvalidInput` for an adapter that answers another task."""
+        ref = self.resolve(selector)
+        answers = self.get(ref.name).task
+        if answers != task:
+            raise InvalidInput(f"adapter {ref.name!r} answers {answers}, not {task}")
+        return ref
+
+    def check_task(self, name: str, task: str) -> None:
+        """Raise :class:`VersionConflict` when the versions of an adapter answer another task."""
+        answers = self._adapters.get(name, Adapter(name)).task
+        if answers not in (None, task):
+            raise VersionConflict(f"adapter {name!r} answers {answers}; this version answers {task}: use another name")
+
     def publish(self, name: str, bundle: Bundle) -> Ref:
         """Store a bundle as the next version; raises :class:`VersionConflict` for another task than its siblings'."""
         with self._lock:
             adapter = self._adapters.get(name, Adapter(name))
-            if adapter.task not in (None, bundle.manifest.task):
-                raise VersionConflict(
-                    f"adapter {name!r} answers {adapter.task}; this version answers {bundle.manifest.task}: use another name"
-                )
+            self.check_task(name, bundle.manifest.task)
             ref = Ref(name, adapter.next_version)
             self.store.publish(ref, bundle)
             self._adapters[name] = replace(adapter, versions={**adapter.versions, ref.version: bundle.manifest})

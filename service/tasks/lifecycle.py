@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from service.errors import AdapterIncompatible, InvalidInput, VersionConflict
+from service.errors import AdapterIncompatible, InvalidInput
 from service.store.bundle import Bundle
 from service.store.registry import Registry
 from service.store.selector import Ref, check_name
@@ -87,11 +87,7 @@ class Lifecycle:
         return ref in self._task_of(ref).residency
 
     def _new_version(self, name: str, bundle: Bundle, task: AdapterTask) -> Ref:
-        siblings = next((a.task for a in self.registry.adapters() if a.name == name), None)
-        if siblings not in (None, bundle.manifest.task):
-            raise VersionConflict(
-                f"adapter {name!r} answers {siblings}; this version answers {bundle.manifest.task}: use another name"
-            )
+        self.registry.check_task(name, bundle.manifest.task)
         loaded = task.check(bundle)
         ref = self.registry.publish(name, bundle)
         task.residency.put(ref, loaded)

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
-from service.errors import AdapterIncompatible, InvalidInput, TooLarge
+from service.errors import AdapterIncompatible, InvalidInput
 from service.models.text_classifier import LoadedTextAdapter, Row, TextClassifier
 from service.models.tokenizer import TextTokenizer
 from service.store.bundle import TEXT_CLASSIFICATION, Bundle
 from service.store.registry import Registry
 from service.store.selector import Ref
+from service.tasks.inputs import check_texts, place
 from service.tasks.residency import OnDevice, Residency
 
 SHOWN = len("sha256:") + 12
@@ -96,10 +97,9 @@ class TextClassification:
         Raises :class:`AdapterNotFound`, :class:`InvalidInput` or :class:`TooLarge`, naming the text by its place.
         """
         worn = [self._resolve(selector) for selector in request.adapters]
-        for place, text in enumerate(request.texts):
-            self._check(text, place, len(request.texts))
+        check_texts("text", request.texts, self._max_chars)
         tokenised = self._tokenizer(request.texts)
-        return [self._item(ids, ref, resident, request, place) for place, ids in enumerate(tokenised) for ref, resident in worn]
+        return [self._item(ids, ref, resident, request, number) for number, ids in enumerate(tokenised) for ref, resident in worn]
 
     def forward(self, items: Sequence[TextItem]) -> list[Classification | Exception]:
         """Answers of a batch, in order; a row whose logits are not finite fails alone."""
@@ -133,23 +133,13 @@ class TextClassification:
         return Resident(manifest.labels, length, self._classifier.load(adapter))
 
     def _resolve(self, selector: str) -> tuple[Ref, Resident]:
-        ref = self._registry.resolve(selector)
-        task = self._registry.get(ref.name).task
-        if task != TEXT_CLASSIFICATION:
-            raise InvalidInput(f"adapter {ref.name!r} answers {task}, not {TEXT_CLASSIFICATION}")
+        ref = self._registry.resolve_for(TEXT_CLASSIFICATION, selector)
         return ref, self.residency.get(ref)
 
-    def _check(self, text: str, place: int, count: int) -> None:
-        where = _place(place, count)
-        if not text.strip():
-            raise InvalidInput(f"{where} is empty")
-        if len(text) > self._max_chars:
-            raise TooLarge(f"{where} has {len(text)} characters; at most {self._max_chars} are accepted")
-
-    def _item(self, ids: Sequence[int], ref: Ref, resident: Resident, request: TextRequest, place: int) -> TextItem:
+    def _item(self, ids: Sequence[int], ref: Ref, resident: Resident, request: TextRequest, number: int) -> TextItem:
         truncated = len(ids) > resident.max_length
         if truncated and not request.truncate:
-            where = _place(place, len(request.texts))
+            where = place("text", number, len(request.texts))
             raise InvalidInput(
                 f"{where} has {len(ids)} tokens; {ref} reads {resident.max_length}: shorten it, or leave truncate on"
             )
@@ -159,11 +149,6 @@ class TextClassification:
     def _cut(ids: Sequence[int], length: int) -> Sequence[int]:
         """At most ``length`` tokens, the closing one kept, as the tokenizer itself truncates."""
         return ids if len(ids) <= length else [*ids[: length - 1], ids[-1]]
-
-
-def _place(place: int, count: int) -> str:
-    """What the client called the text."""
-    return f"texts[{place}]" if count > 1 else "text"
 
 
 def _answer(item: TextItem, logits: torch.Tensor) -> Classification | Exception:

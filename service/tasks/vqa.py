@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from service.errors import AdapterIncompatible, InvalidInput, TooLarge
+from service.errors import AdapterIncompatible
 from service.models.image_encoder import ImageEncoder
 from service.models.sentence_encoder import SentenceEncoder
 from service.models.vqa_head import VqaHead
@@ -19,6 +19,7 @@ from service.store.registry import Registry
 from service.store.selector import Ref
 from service.tasks.embedding_cache import EmbeddingCache
 from service.tasks.images import decode
+from service.tasks.inputs import check_texts
 from service.tasks.residency import OnDevice, Residency
 
 T = TypeVar("T")
@@ -106,13 +107,9 @@ class VisualQuestionAnswering:
 
         Raises :class:`AdapterNotFound`, :class:`InvalidInput`, :class:`TooLarge` or :class:`UnsupportedMedia`.
         """
-        ref = self._registry.resolve(request.adapter)
-        task = self._registry.get(ref.name).task
-        if task != VISUAL_QUESTION_ANSWERING:
-            raise InvalidInput(f"adapter {ref.name!r} answers {task}, not {VISUAL_QUESTION_ANSWERING}")
+        ref = self._registry.resolve_for(VISUAL_QUESTION_ANSWERING, request.adapter)
         resident = self.residency.get(ref)
-        for place, question in enumerate(request.questions):
-            self._check(question, place, len(request.questions))
+        check_texts("question", request.questions, self._max_chars)
         image = self._image(request.image)
         rows = self._sentences.tokenize(request.questions)
         questions = [self._question(row) for row in rows]
@@ -149,13 +146,6 @@ class VisualQuestionAnswering:
         image, sentence = (self._images.size, self._images.fingerprint), (self._sentences.size, self._sentences.fingerprint)
         head = VqaHead.parse(bundle.config, bundle.tensors, bundle.manifest.labels, image, sentence)
         return Resident(bundle.manifest.labels, head.to(self._device))
-
-    def _check(self, question: str, place: int, count: int) -> None:
-        where = f"questions[{place}]" if count > 1 else "question"
-        if not question.strip():
-            raise InvalidInput(f"{where} is empty")
-        if len(question) > self._max_chars:
-            raise TooLarge(f"{where} has {len(question)} characters; at most {self._max_chars} are accepted")
 
     def _image(self, data: bytes) -> Encodable:
         key = hashlib.sha256(data).digest()
