@@ -83,7 +83,10 @@ def test_everything_is_still_there_after_a_restart(start: Start, bundles: dict[s
     second = start()
     assert second.client.get("/v1/adapters").json() == first.client.get("/v1/adapters").json()
     body = {"text": "a", "adapters": ["irony", "irony@canary"]}
-    assert second.post("/v1/classify", body).json() == first.post("/v1/classify", body).json()
+    # The two rows may share a batch or not, which changes the last bits of a score.
+    before, after = (server.post("/v1/classify", body).json()["results"] for server in (first, second))
+    assert [(r["adapter"], r["version"], r["label"]) for r in after] == [(r["adapter"], r["version"], r["label"]) for r in before]
+    assert [r["scores"] for r in after] == [pytest.approx(r["scores"], abs=1e-5) for r in before]
     assert_problem(second.post("/v1/classify", {"text": "a", "adapter": "irony:3"}), 410, "adapter_deleted")
 
 
