@@ -10,7 +10,7 @@ from statistics import median
 import torch
 
 from loadtest.figures import Figure
-from service.models.text_classifier import LoadedTextAdapter, Row, TextClassifier
+from service.models.text_classifier import Batch, LoadedTextAdapter, Row, TextClassifier
 from service.models.text_encoder import TextEncoder, load_base
 from service.models.tokenizer import TextTokenizer
 from service.store.bundle import TEXT_CLASSIFICATION
@@ -49,14 +49,14 @@ class Model:
         parse, load = self.classifier.parse, self.classifier.load
         return [load(parse(b.config, b.tensors, len(b.manifest.labels))) for b in chosen]
 
-    def rows(self, texts: Sequence[str], adapters: Sequence[LoadedTextAdapter | None]) -> list[Row]:
+    def batch(self, texts: Sequence[str], adapters: Sequence[LoadedTextAdapter | None]) -> Batch:
         """One row for each text; the adapters take turns."""
         tokens = self.tokenizer(texts)
-        return [Row(ids[: self._length], adapters[i % len(adapters)]) for i, ids in enumerate(tokens)]
+        return self.classifier.collate([Row(ids[: self._length], adapters[i % len(adapters)]) for i, ids in enumerate(tokens)])
 
-    def seconds(self, rows: Sequence[Row]) -> float:
+    def seconds(self, batch: Batch) -> float:
         """The time of one forward."""
-        return seconds(lambda: self.classifier.forward(rows))
+        return seconds(lambda: self.classifier.forward(batch))
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -71,11 +71,11 @@ def adapter_tax(model: Model, texts: Iterator[str], repeats: int) -> Figure:
     adapters = model.adapters(ADAPTERS)
     ratios, mixed_ms, bare_ms = [], [], []
     for _ in range(repeats):
-        batch = [next(texts) for _ in range(BATCH)]
-        mixed_rows, bare_rows = model.rows(batch, adapters), model.rows(batch, [None])
+        chosen = [next(texts) for _ in range(BATCH)]
+        mixed_batch, bare_batch = model.batch(chosen, adapters), model.batch(chosen, [None])
         for _ in range(WARM_UP):
-            model.seconds(mixed_rows), model.seconds(bare_rows)
-        pairs = [(model.seconds(mixed_rows), model.seconds(bare_rows)) for _ in range(PAIRS)]
+            model.seconds(mixed_batch), model.seconds(bare_batch)
+        pairs = [(model.seconds(mixed_batch), model.seconds(bare_batch)) for _ in range(PAIRS)]
         mixed, bare = median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
         ratios.append(mixed / bare)
         mixed_ms.append(1e3 * mixed)

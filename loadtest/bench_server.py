@@ -40,7 +40,7 @@ def http_latency(server: ServerProcess, model: Model, texts: Iterator[str], repe
         block = list(islice(texts, TEXTS))
         by_http = _typical([seconds(lambda text=text: _ask(connection, text)) for text in _warm(block)])  # type: ignore[misc]  # mypy cannot type a lambda's default
         time.sleep(SETTLE)
-        bare = _typical([model.seconds(model.rows([text], [None])) for text in _warm(block)])
+        bare = _typical([model.seconds(model.batch([text], [None])) for text in _warm(block)])
         time.sleep(SETTLE)
         ratios.append(by_http / bare)
         http_ms.append(1e3 * by_http)

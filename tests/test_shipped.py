@@ -66,7 +66,7 @@ def test_served_logits_equal_pefts_for_every_shipped_text_adapter(registry: Regi
         with torch.inference_mode():
             expected += [model(torch.tensor([row])).logits[0] for row in ids]
         rows += [Row(row, loaded) for row in ids]
-    for ours, theirs in zip(classifier.forward(rows), expected, strict=True):
+    for ours, theirs in zip(classifier.forward(classifier.collate(rows)), expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
 
 

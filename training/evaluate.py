@@ -47,9 +47,8 @@ def evaluate_text(bundle: Bundle, split: Split, labels: Sequence[str], base_mode
         predicted = [""] * len(split)
         for start in track(range(0, len(order), BATCH), "scoring", console=console):
             rows = order[start : start + BATCH]
-            for row, output in zip(
-                rows, task.forward(task.prepare(TextRequest([split.texts[i] for i in rows], ["scored"]))), strict=True
-            ):
+            items = task.prepare(TextRequest([split.texts[i] for i in rows], ["scored"]))
+            for row, output in zip(rows, task.forward(task.collate(items)), strict=True):
                 if not isinstance(output, Classification):
                     raise output
                 predicted[row] = output.label

@@ -24,16 +24,19 @@ class Sized(Protocol):
 Request = TypeVar("Request", bound=Sized)
 Request_contra = TypeVar("Request_contra", bound=Sized, contravariant=True)
 Item = TypeVar("Item", bound=Costed)
+Batch = TypeVar("Batch")
 Output = TypeVar("Output")
 Output_co = TypeVar("Output_co", covariant=True)
 
 
-class Task(Protocol[Request_contra, Item, Output_co]):
-    """What is computed: a CPU step from a request to items, and a device step from items to outputs."""
+class Task(Protocol[Request_contra, Item, Batch, Output_co]):
+    """What is computed: from a request to items, from items to a batch (both on CPU threads), and from that to outputs."""
 
     def prepare(self, request: Request_contra, /) -> Sequence[Item]: ...
 
-    def forward(self, items: Sequence[Item], /) -> Sequence[Output_co | Exception]: ...
+    def collate(self, items: Sequence[Item], /) -> Batch: ...
+
+    def forward(self, batch: Batch, /) -> Sequence[Output_co | Exception]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +69,13 @@ class Limits:
 class Pipeline(Generic[Request, Item, Output]):
     """One task behind admission, CPU threads and a batcher; every pipeline shares the device thread."""
 
-    def __init__(self, task: Task[Request, Item, Output], device: Device, threads: ThreadPoolExecutor, limits: Limits) -> None:
-        self._task, self._threads, self._limits = task, threads, limits
-        self._batcher: Batcher[Item, Output] = Batcher(task.forward, device, limits.batch_tokens, limits.queue_tokens)
+    def __init__(
+        self, task: Task[Request, Item, Batch, Output], device: Device, threads: ThreadPoolExecutor, limits: Limits
+    ) -> None:
+        self._prepare, self._threads, self._limits = task.prepare, threads, limits
+        self._batcher: Batcher[Item, Output] = Batcher(
+            lambda items: task.forward(task.collate(items)), device, limits.batch_tokens, limits.queue_tokens
+        )
         self._rows = 0
         self.start, self.stop = self._batcher.start, self._batcher.stop
 
@@ -103,7 +110,7 @@ class Pipeline(Generic[Request, Item, Output]):
 
     async def _answer(self, request: Request) -> Answer[Output]:
         arrived = time.perf_counter()
-        items = await self._on_thread(lambda: self._task.prepare(request))
+        items = await self._on_thread(lambda: self._prepare(request))
         prepared = time.perf_counter()
         queued = self._batcher.submit(items)
         try:

@@ -22,7 +22,7 @@ from transformers.utils import logging as hub_logging
 
 from service.errors import StartupError
 from service.models.sources import PACKAGED_MINILM, fingerprint, locate, unreadable
-from service.models.text_encoder import FAMILIES, TextEncoder, load_base
+from service.models.text_encoder import FAMILIES, Packed, TextEncoder, load_base
 
 SETTING = "QUICKCHANGE_SENTENCE_ENCODER"
 POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
@@ -82,14 +82,15 @@ class PackedSentenceEncoder(_Texts):
     @torch.inference_mode()
     def embed(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Embeddings, (n, size) in float32, of rows of token ids."""
-        pooled = self._encoder.forward(rows, ()) if self._recipe.pooling == "first" else self._mean(rows)
+        packed = self._encoder.pack(rows)
+        pooled = self._encoder.forward(packed, (), ()) if self._recipe.pooling == "first" else self._mean(packed)
         return normalize(pooled) if self._recipe.normalised else pooled
 
-    def _mean(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        states = self._encoder.states(rows)
-        lengths = torch.tensor([len(row) for row in rows], device=states.device)
-        row_of = torch.arange(len(rows), device=states.device).repeat_interleave(lengths)
-        return states.new_zeros(len(rows), self.size).index_add_(0, row_of, states) / lengths[:, None]
+    def _mean(self, packed: Packed) -> Tensor:
+        states = self._encoder.states(packed)
+        lengths = torch.tensor(packed.lengths, device=states.device)
+        row_of = torch.arange(packed.rows, device=states.device).repeat_interleave(lengths)
+        return states.new_zeros(packed.rows, self.size).index_add_(0, row_of, states) / lengths[:, None]
 
 
 class LibrarySentenceEncoder(_Texts):

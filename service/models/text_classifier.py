@@ -13,7 +13,7 @@ from torch.nn.functional import linear
 
 from service.models.lora import LoraBanks, Slot, Span, lora_linear
 from service.models.text_adapter import Head, TextAdapter, parse_text_adapter
-from service.models.text_encoder import TextEncoder
+from service.models.text_encoder import Packed, TextEncoder
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -33,6 +33,24 @@ class Row:
 
     ids: Sequence[int]
     adapter: LoadedTextAdapter | None
+
+
+Run = tuple[int, int, LoadedTextAdapter | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows as one forward reads them, sorted by adapter.
+
+    ``order`` has for each place its row's number; ``runs`` are places [start, stop) with the adapter that they wear;
+    ``spans`` are the runs that have LoRA factors, over rows and over tokens.
+    """
+
+    packed: Packed
+    order: Sequence[int]
+    runs: Sequence[Run]
+    spans: Sequence[Span]
+    over_tokens: Sequence[Span]
 
 
 class TextClassifier:
@@ -60,25 +78,33 @@ class TextClassifier:
             weakref.finalize(loaded, slot.free).atexit = False
         return loaded
 
-    @torch.inference_mode()
-    def forward(self, rows: Sequence[Row]) -> list[Tensor]:
-        """Each row's result, in order: float32 logits (labels,), or for a bare row its first-token state (hidden,)."""
+    def collate(self, rows: Sequence[Row]) -> Batch:
+        """Sort rows by adapter and lay their tokens end to end; may run on any thread, beside a forward."""
         order = sorted(range(len(rows)), key=lambda i: _group(rows[i]))
         ordered = [rows[i] for i in order]
         runs = _runs(ordered)
         spans = [Span(start, stop, row.slot) for start, stop, row in runs if row is not None and row.slot is not None]
-        states = self.encoder.forward([row.ids for row in ordered], spans)
-        pooled = self._pool(states, runs, spans)
+        packed = self.encoder.pack([row.ids for row in ordered])
+        return Batch(packed, order, runs, spans, packed.over_tokens(spans))
+
+    @torch.inference_mode()
+    def forward(self, batch: Batch) -> list[Tensor]:
+        """Each row's result, in the order given to :meth:`collate`.
+
+        Float32 logits (labels,), or for a bare row its first-token state (hidden,).
+        """
+        states = self.encoder.forward(batch.packed, batch.spans, batch.over_tokens)
+        pooled = self._pool(states, batch)
         results: list[Tensor] = list(states)
-        for start, stop, adapter in runs:
+        for start, stop, adapter in batch.runs:
             if adapter is not None:
                 results[start:stop] = adapter.head.logits(pooled[start:stop]).cpu()
-        return [result for _, result in sorted(zip(order, results, strict=True), key=lambda pair: pair[0])]
+        return [result for _, result in sorted(zip(batch.order, results, strict=True), key=lambda pair: pair[0])]
 
-    def _pool(self, states: Tensor, runs: Sequence[tuple[int, int, LoadedTextAdapter | None]], spans: Sequence[Span]) -> Tensor:
+    def _pool(self, states: Tensor, batch: Batch) -> Tensor:
         pooler = self.encoder.pooler
-        pooled = torch.empty_like(states) if pooler is None else lora_linear(states, *pooler, "pooler", spans)
-        for start, stop, adapter in runs:
+        pooled = torch.empty_like(states) if pooler is None else lora_linear(states, *pooler, "pooler", batch.spans)
+        for start, stop, adapter in batch.runs:
             if adapter is not None and adapter.head.dense is not None:
                 pooled[start:stop] = linear(states[start:stop], *adapter.head.dense)
         return pooled.tanh_()
@@ -89,8 +115,8 @@ def _group(row: Row) -> tuple[int, int]:
     return (1, 0) if row.adapter is None else (0, id(row.adapter))
 
 
-def _runs(rows: Sequence[Row]) -> list[tuple[int, int, LoadedTextAdapter | None]]:
-    runs: list[tuple[int, int, LoadedTextAdapter | None]] = []
+def _runs(rows: Sequence[Row]) -> list[Run]:
+    runs: list[Run] = []
     for i, row in enumerate(rows):
         if runs and runs[-1][2] is row.adapter:
             runs[-1] = (runs[-1][0], i + 1, row.adapter)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, ClassVar
 
 import numpy as np
@@ -94,6 +95,7 @@ class Packed:
 
     ``first`` (rows,) is each row's first token; ``pad`` (rows · width,) the packed index of every padded position;
     ``unpad`` (tokens,) the padded index of every token; ``mask`` (rows, 1, 1, width), or None without any padding.
+    ``lengths`` has each row's tokens.
     """
 
     ids: Tensor
@@ -102,7 +104,17 @@ class Packed:
     pad: Tensor
     unpad: Tensor
     mask: Tensor | None
-    rows: int
+    lengths: Sequence[int]
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return len(self.lengths)
+
+    def over_tokens(self, spans: Sequence[Span]) -> list[Span]:
+        """Spans over rows as spans over their tokens."""
+        bounds = [0, *accumulate(self.lengths)]
+        return [Span(bounds[span.start], bounds[span.stop], span.slot) for span in spans]
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]], offset: int, device: torch.device) -> Packed:
@@ -121,8 +133,9 @@ class Packed:
             return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
         return cls(
-            tensor(ids), tensor(positions), tensor(starts), tensor(pad.ravel()), tensor(np.flatnonzero(inside)), mask, len(rows)
-        )
+            tensor(ids), tensor(positions), tensor(starts), tensor(pad.ravel()), tensor(np.flatnonzero(inside)), mask,
+            lengths.tolist(),
+        )  # fmt: skip
 
 
 class TextEncoder:
@@ -181,16 +194,15 @@ class TextEncoder:
         weight = self._weights.get("pooler.dense.weight")
         return None if weight is None else (weight, self._weights["pooler.dense.bias"])
 
-    def forward(self, rows: Sequence[Sequence[int]], spans: Sequence[Span]) -> Tensor:
-        """First-token states, (rows, hidden), of token-id rows; each of ``spans`` covers rows with one adapter.
+    def pack(self, rows: Sequence[Sequence[int]]) -> Packed:
+        """Token-id rows as :meth:`forward` and :meth:`states` read them; may run on any thread."""
+        return Packed.of(rows, self.family.offset, self.device)
+
+    def forward(self, packed: Packed, spans: Sequence[Span], over_tokens: Sequence[Span]) -> Tensor:
+        """First-token states, (rows, hidden); each of ``spans`` covers rows with one adapter, ``over_tokens`` their tokens.
 
         Rows under no span get the bare base model.
         """
-        packed = Packed.of(rows, self.family.offset, self.device)
-        bounds = [0]
-        for row in rows:
-            bounds.append(bounds[-1] + len(row))
-        over_tokens = [Span(bounds[span.start], bounds[span.stop], span.slot) for span in spans]
         x = self._embed(packed)
         for layer in range(self.layers - 1):
             x = self._feed_forward(self._attend(x, packed, layer, over_tokens), layer, over_tokens)
@@ -198,9 +210,8 @@ class TextEncoder:
         x = self._attend(x, packed, self.layers - 1, over_tokens, first_over=spans)
         return self._feed_forward(x, self.layers - 1, spans)
 
-    def states(self, rows: Sequence[Sequence[int]]) -> Tensor:
+    def states(self, packed: Packed) -> Tensor:
         """Every token's state, (tokens, hidden), row after row, from the bare base model."""
-        packed = Packed.of(rows, self.family.offset, self.device)
         x = self._embed(packed)
         for layer in range(self.layers):
             x = self._feed_forward(self._attend(x, packed, layer, ()), layer, ())

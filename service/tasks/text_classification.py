@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from service.errors import AdapterIncompatible, InvalidInput
-from service.models.text_classifier import LoadedTextAdapter, Row, TextClassifier
+from service.models.text_classifier import Batch, LoadedTextAdapter, Row, TextClassifier
 from service.models.tokenizer import TextTokenizer
 from service.store.bundle import TEXT_CLASSIFICATION, Bundle
 from service.store.registry import Registry
@@ -61,6 +61,14 @@ class TextItem:
 
 
 @dataclass(frozen=True, slots=True)
+class TextBatch:
+    """Rows that share one forward, laid out for it."""
+
+    items: Sequence[TextItem]
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
 class Classification:
     """A row's answer: the best label, and labels with probabilities from the best down."""
 
@@ -101,23 +109,29 @@ class TextClassification:
         tokenised = self._tokenizer(request.texts)
         return [self._item(ids, ref, resident, request, number) for number, ids in enumerate(tokenised) for ref, resident in worn]
 
-    def forward(self, items: Sequence[TextItem]) -> list[Classification | Exception]:
+    def collate(self, items: Sequence[TextItem]) -> TextBatch:
+        """Lay the rows of a batch out for one forward."""
+        return TextBatch(items, self._classifier.collate([Row(item.ids, item.resident.loaded) for item in items]))
+
+    def forward(self, batch: TextBatch) -> list[Classification | Exception]:
         """Answers of a batch, in order; a row whose logits are not finite fails alone."""
-        logits = self._classifier.forward([Row(item.ids, item.resident.loaded) for item in items])
-        return [_answer(item, row) for item, row in zip(items, logits, strict=True)]
+        logits = self._classifier.forward(batch.batch)
+        return [_answer(item, row) for item, row in zip(batch.items, logits, strict=True)]
 
     def check(self, bundle: Bundle) -> Resident:
         """Load a bundle and answer golden texts with it; raises :class:`AdapterIncompatible` with all faults."""
         resident = self._resident_of(bundle)
-        rows = [Row(self._cut(ids, resident.max_length), resident.loaded) for ids in self._tokenizer(GOLDEN)]
-        outputs = self._on_device(lambda: self._classifier.forward(rows))
+        batch = self._classifier.collate(
+            [Row(self._cut(ids, resident.max_length), resident.loaded) for ids in self._tokenizer(GOLDEN)]
+        )
+        outputs = self._on_device(lambda: self._classifier.forward(batch))
         if not all(bool(torch.isfinite(row).all()) for row in outputs):
             raise AdapterIncompatible(["its logits for a plain English sentence are not finite"])
         return resident
 
     def warm_up(self) -> None:
         """Run the bare base model once: libraries set up their kernels at the first forward."""
-        self._classifier.forward([Row(ids, None) for ids in self._tokenizer(GOLDEN)])
+        self._classifier.forward(self._classifier.collate([Row(ids, None) for ids in self._tokenizer(GOLDEN)]))
 
     def _load(self, ref: Ref) -> Resident:
         return self._resident_of(self._registry.store.read(ref))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +22,6 @@ from service.tasks.images import decode
 from service.tasks.inputs import check_texts
 from service.tasks.residency import OnDevice, Residency
 
-T = TypeVar("T")
 IMAGE_TOKENS = 256  # what a new image costs in a batch, beside a question's tokens: about the ratio of their forwards
 TOP_ANSWERS = 5
 
@@ -72,6 +71,20 @@ class VqaItem:
 
 
 @dataclass(frozen=True, slots=True)
+class VqaBatch:
+    """Rows that share one forward, and what must be encoded for them, by content hash.
+
+    ``images`` is (new images, 3, height, width), or None when every image is known; ``questions`` are token ids.
+    """
+
+    items: Sequence[VqaItem]
+    image_keys: Sequence[bytes]
+    images: Tensor | None
+    question_keys: Sequence[bytes]
+    questions: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
 class VqaAnswer:
     """A row's answer: the best one, and answers with probabilities from the best down."""
 
@@ -116,13 +129,21 @@ class VisualQuestionAnswering:
         costs = [len(row) + (IMAGE_TOKENS if image.embedding is None and not place else 0) for place, row in enumerate(rows)]
         return [VqaItem(image, q, cost, ref, resident, request.top_k) for q, cost in zip(questions, costs, strict=True)]
 
-    def forward(self, items: Sequence[VqaItem]) -> list[VqaAnswer | Exception]:
-        """Answers of a batch, in order: each new image and question is embedded once, then each row's head runs."""
-        images = self._embed([item.image for item in items], self.image_cache, self._embed_images)
-        questions = self._embed([item.question for item in items], self.question_cache, self._embed_questions)
+    def collate(self, items: Sequence[VqaItem]) -> VqaBatch:
+        """Find what is new in a batch, each image and question once, and stack the new images."""
+        images, questions = _new([item.image for item in items]), _new([item.question for item in items])
+        stacked = torch.stack(list(images.values())) if images else None
+        return VqaBatch(items, list(images), stacked, list(questions), list(questions.values()))
+
+    def forward(self, batch: VqaBatch) -> list[VqaAnswer | Exception]:
+        """Answers of a batch, in order: what is new is embedded, then each row's head runs."""
+        new_images = () if batch.images is None else self._images.embed(batch.images.to(self._device))
+        new_questions = self._sentences.embed(batch.questions) if batch.questions else ()
+        images = _embeddings([item.image for item in batch.items], batch.image_keys, new_images, self.image_cache)
+        questions = _embeddings([item.question for item in batch.items], batch.question_keys, new_questions, self.question_cache)
         answers: list[VqaAnswer | Exception] = []
         with torch.inference_mode():
-            for item, image, question in zip(items, images, questions, strict=True):
+            for item, image, question in zip(batch.items, images, questions, strict=True):
                 logits = item.resident.head.logits(image[None], question[None])[0]
                 answers.append(_answer(item, logits.cpu()))
         return answers
@@ -156,23 +177,23 @@ class VisualQuestionAnswering:
         key = repr(ids).encode()
         return Encodable(key, ids, self.question_cache.get(key))
 
-    def _embed_images(self, contents: Sequence[Tensor]) -> Tensor:
-        return self._images.embed(torch.stack(list(contents)).to(self._device))
 
-    def _embed_questions(self, contents: Sequence[Sequence[int]]) -> Tensor:
-        return self._sentences.embed(contents)
+def _new(wanted: Sequence[Encodable]) -> dict[bytes, Any]:
+    """The input, by its key, of every entry that has no embedding yet."""
+    known = {entry.key for entry in wanted if entry.embedding is not None}
+    return {entry.key: entry.content for entry in wanted if entry.key not in known}
 
-    @staticmethod
-    def _embed(wanted: Sequence[Encodable], cache: EmbeddingCache, encode: Callable[[Sequence[T]], Tensor]) -> list[Tensor]:
-        """An embedding for each entry, encoding what is new once."""
-        known = {entry.key: entry.embedding for entry in wanted if entry.embedding is not None}
-        new = {entry.key: entry.content for entry in wanted if entry.key not in known}
-        if new:
-            for key, embedding in zip(new, encode(list(new.values())), strict=True):  # type: ignore[arg-type]
-                # A clone, so that one kept row does not keep its whole batch alive.
-                known[key] = embedding.clone()
-                cache.put(key, known[key])
-        return [known[entry.key] for entry in wanted]
+
+def _embeddings(
+    wanted: Sequence[Encodable], keys: Sequence[bytes], new: Tensor | tuple[()], cache: EmbeddingCache
+) -> list[Tensor]:
+    """An embedding for each entry; the new ones, one for each of ``keys``, are kept in the cache."""
+    known = {entry.key: entry.embedding for entry in wanted if entry.embedding is not None}
+    for key, embedding in zip(keys, new, strict=True):
+        # A clone, so that one kept row does not keep its whole batch alive.
+        known[key] = embedding.clone()
+        cache.put(key, known[key])
+    return [known[entry.key] for entry in wanted]
 
 
 def _answer(item: VqaItem, logits: Tensor) -> VqaAnswer | Exception:

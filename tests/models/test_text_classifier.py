@@ -65,6 +65,9 @@ class World:
     def row(self, ids: Sequence[int], which: int | None) -> Row:
         return Row(ids, None if which is None else self.adapters[which])
 
+    def forward(self, rows: Sequence[Row]) -> list[Tensor]:
+        return self.classifier.forward(self.classifier.collate(rows))
+
 
 @pytest.fixture(scope="module", params=["bert", "roberta"])
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
@@ -98,7 +101,7 @@ def test_one_forward_over_every_kind_of_adapter_equals_peft(world: World) -> Non
     rows = [
         (list(range(5, 5 + length)), which) for length, which in zip((3, 17, 1, 40, 9, 2, 25, 64, 8, 30), kinds * 2, strict=False)
     ]
-    outputs = world.classifier.forward([world.row(ids, which) for ids, which in rows])
+    outputs = world.forward([world.row(ids, which) for ids, which in rows])
     for (ids, which), output in zip(rows, outputs, strict=True):
         torch.testing.assert_close(output, world.expected(ids, which), atol=TOLERANCE, rtol=0)
         assert which is None or output.shape == (world.label_counts[which],)
@@ -112,21 +115,21 @@ def test_any_mix_order_and_split_equals_one_by_one(world: World, data: st.DataOb
     rows = data.draw(st.lists(st.tuples(ids, kinds), min_size=1, max_size=12))
     split = data.draw(st.integers(0, len(rows)))
     made = [world.row(ids, which) for ids, which in rows]
-    alone = [world.classifier.forward([row])[0] for row in made]
-    together = [output for part in (made[:split], made[split:]) if part for output in world.classifier.forward(part)]
+    alone = [world.forward([row])[0] for row in made]
+    together = [output for part in (made[:split], made[split:]) if part for output in world.forward(part)]
     for one, other in zip(alone, together, strict=True):
         torch.testing.assert_close(one, other, atol=TOLERANCE, rtol=0)
 
 
 def test_a_version_loaded_during_traffic_changes_no_other_rows(world: World, tmp_path: Path) -> None:
     row = world.row([7, 8, 9], 1)
-    before = world.classifier.forward([row])[0]
+    before = world.forward([row])[0]
     bundle = read_bundle(make_text_bundle(world.base, tmp_path, ["a", "b"], seed=99, scale=0.1, r=8, target_modules="all-linear"))
     parsed = world.classifier.parse(bundle.config, bundle.tensors, 2)
     loaded = [world.classifier.load(parsed) for _ in range(40)]
-    torch.testing.assert_close(world.classifier.forward([row])[0], before, atol=0, rtol=0)
-    first = world.classifier.forward([world.row([7, 8], None), Row([7, 8], loaded[0])])[1]
-    torch.testing.assert_close(world.classifier.forward([Row([7, 8], loaded[39])])[0], first, atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(world.forward([row])[0], before, atol=0, rtol=0)
+    first = world.forward([world.row([7, 8], None), Row([7, 8], loaded[0])])[1]
+    torch.testing.assert_close(world.forward([Row([7, 8], loaded[39])])[0], first, atol=TOLERANCE, rtol=0)
 
 
 def test_slots_are_used_again_once_the_last_reference_is_gone(world: World) -> None:

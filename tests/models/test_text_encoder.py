@@ -43,7 +43,7 @@ def test_true_shapes_equal_peft_and_have_the_known_parameter_counts(name: str) -
     tensors = {key: value.detach().clone() for key, value in get_peft_model_state_dict(tuned).items()}
     loaded = classifier.load(classifier.parse(tuned.peft_config["default"].to_dict(), tensors, 3))
     rows = [[7, 8, 9, 10, 11], [12, 13], list(range(100, 130))]
-    for ids, logits in zip(rows, classifier.forward([Row(ids, loaded) for ids in rows]), strict=True):
+    for ids, logits in zip(rows, classifier.forward(classifier.collate([Row(ids, loaded) for ids in rows])), strict=True):
         with torch.inference_mode():
             torch.testing.assert_close(logits, tuned(torch.tensor([ids])).logits[0], atol=1e-5, rtol=0)
 
