@@ -7,10 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from loadtest.bench import ROOT, load_texts
-from loadtest.figures import Figure, table
 from loadtest.machine import commit, machine, versions
 from loadtest.server import ServerFailed, ServerProcess
 from service.store.bundle import Bundle
@@ -18,28 +16,6 @@ from service.store.directory import DirectoryStore
 from service.store.registry import Registry
 
 ROWS = 5
-
-
-def test_a_figure_is_the_median_and_meets_its_bar_at_most() -> None:
-    figure = Figure("a", "s", 2.0, [1.0, 2.0, 9.0], {"part": 0.5})
-    assert figure.figure == 2.0 and figure.met
-    assert not Figure("a", "s", 1.9, [1.0, 2.0, 9.0]).met
-    assert figure.as_json()["spread"] == [1.0, 9.0]
-
-
-def test_a_figure_that_was_not_measured_in_full_is_not_met() -> None:
-    assert not Figure("a", "s", 2.0, [1.0], note="half of it").met
-
-
-def test_the_table_shows_figure_spread_bar_and_verdict() -> None:
-    console = Console(width=120, record=True)
-    console.print(table([Figure("a", "s", 2.0, [1.0, 2.0, 9.0], {"part": 0.5}), Figure("b", "×", 1.0, [3.0], note="why")]))
-    lines = console.export_text().splitlines()
-    assert [line.split() for line in lines if "≤" in line] == [
-        ["a", "2", "s", "1–9", "of", "3", "≤", "2", "yes"],
-        ["b", "3", "×", "3–3", "of", "1", "≤", "1", "no"],
-    ]
-    assert any("part 0.5" in line for line in lines) and any("why" in line for line in lines)
 
 
 def test_the_machine_is_described(tmp_path: Path) -> None:
