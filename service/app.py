@@ -43,6 +43,7 @@ from service.tasks.vqa import VisualQuestionAnswering
 
 log = logging.getLogger(__name__)
 CPU_THREADS = 4  # for decoding and tokenising; both leave Python's lock
+EAGER_SECONDS = 0.3  # of loading adapters before the first request is taken; the rest are loaded when asked for
 HANDLERS = [
     text.sentiment, text.classify, vqa.vqa, adapters.list_adapters, adapters.show_adapter,  adapters.set_alias,
     adapters.remove_alias, adapters.delete_version, adapters.list_models, health.live, health.ready, health.metrics,
@@ -73,7 +74,7 @@ def create_app(settings: Settings) -> Application:
     registry = _registry(settings)
     text_task, vqa_task = _tasks(settings, registry, compute)
     lifecycle = Lifecycle(registry, {TEXT_CLASSIFICATION: text_task, VISUAL_QUESTION_ANSWERING: vqa_task})
-    problems = lifecycle.load_live()
+    problems = lifecycle.load_live(EAGER_SECONDS)
     limits = Limits(
         settings.max_concurrent_requests, settings.max_batch_tokens, settings.max_queue_tokens, settings.request_timeout
     )

@@ -8,6 +8,7 @@ import os
 import secrets
 from collections.abc import Callable
 from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
@@ -37,6 +38,7 @@ console, errors = Console(highlight=False), Console(stderr=True, highlight=False
 
 Server = Annotated[str, typer.Option("--server", envvar=f"{PREFIX}SERVER", help="address of the server")]
 Key = Annotated[str | None, typer.Option("--key", envvar=f"{PREFIX}API_KEY", help="API key, where the server wants one")]
+SHOWN = 20  # adapters in the table that the server prints
 LOCAL = "http://127.0.0.1:8000"
 
 
@@ -91,13 +93,16 @@ def announce(application: Application, url: str) -> None:
     services = application.services
     console.print(f"\n[bold green]Quickchange[/] serves [bold]{services.base_model}[/] at [bold]{url}[/]   docs: {url}/schema\n")
     table = Table("adapter", "task", "aliases", "labels", box=None, padding=(0, 2))
-    for adapter in services.lifecycle.registry.adapters():
-        shown_version = adapter.aliases.get(LIVE, max(adapter.versions, default=0))
-        labels = adapter.versions[shown_version].labels if adapter.versions else ()
+    registry = services.lifecycle.registry
+    for adapter in islice(registry, SHOWN):
+        manifest = registry.manifests(adapter).get(adapter.aliases.get(LIVE, max(adapter.versions, default=0)))
+        labels = manifest.labels if manifest else ()
         shown = ", ".join(labels[:4]) + (f" … ({len(labels)})" if len(labels) > 4 else "")  # noqa: PLR2004  # what fits a line
         aliases = ", ".join(f"{alias} → {version}" for alias, version in sorted(adapter.aliases.items()))
         table.add_row(adapter.name, adapter.task or "–", aliases or "–", escape(shown))
     console.print(table)
+    if len(registry) > SHOWN:
+        console.print(f"and {len(registry) - SHOWN} more", style="dim")
     for problem in application.problems:
         errors.print(f"[yellow]not loaded:[/] {escape(problem)}", soft_wrap=True)
     for call in curls(url):

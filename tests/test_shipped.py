@@ -96,4 +96,4 @@ def test_the_recorded_figures_reach_what_the_project_asks(
     registry: Registry, name: str, split: str, figure: str, bar: float
 ) -> None:
     ref = registry.resolve(name)
-    assert registry.get(ref.name).versions[ref.version].metrics[split][figure] >= bar
+    assert registry.manifests(registry.get(ref.name))[ref.version].metrics[split][figure] >= bar

@@ -13,7 +13,7 @@ from service.routes.guards import DELETE, WRITE, json_only, multipart_only
 from service.routes.problems import documented
 from service.routes.schemas import AdapterList, AdapterView, AliasBody, Model, ModelList, Published, VersionView
 from service.routes.services import Services
-from service.store.bundle import Bundle
+from service.store.bundle import Bundle, Manifest
 from service.store.registry import Adapter
 from service.store.selector import LIVE, Ref
 from service.tasks.lifecycle import Lifecycle
@@ -33,7 +33,7 @@ class Upload(BaseModel):
     alias: str | None = None
 
 
-@get("/v1/adapters", tags=["adapters"], summary="List the adapters", sync_to_thread=False)
+@get("/v1/adapters", tags=["adapters"], summary="List the adapters", sync_to_thread=True)
 def list_adapters(services: NamedDependency[Services]) -> AdapterList:
     """Every adapter with its versions and aliases."""
     return AdapterList(adapters=[_view(adapter, services.lifecycle) for adapter in services.lifecycle.registry.adapters()])
@@ -44,7 +44,7 @@ def list_adapters(services: NamedDependency[Services]) -> AdapterList:
     tags=["adapters"],
     summary="Show an adapter",
     responses=documented(400, 401, 404),
-    sync_to_thread=False,
+    sync_to_thread=True,
 )
 def show_adapter(name: FromPath[str], services: NamedDependency[Services]) -> AdapterView:
     """One adapter with its versions and aliases."""
@@ -65,11 +65,12 @@ async def publish(name: FromPath[str], data: MultipartBody[Upload], services: Na
     manifest = await data.manifest.read() if data.manifest else None
     card = (await data.card.read()).decode("utf-8", "replace") if data.card else ""
 
-    def change() -> tuple[Ref, bool]:
-        return services.lifecycle.publish(name, Bundle.parse(config, weights, manifest, card), data.alias or None)
+    def change() -> Response[Published]:
+        bundle = Bundle.parse(config, weights, manifest, card)
+        ref, is_new = services.lifecycle.publish(name, bundle, data.alias or None)
+        return Response(_published(ref, bundle.manifest, services.lifecycle), status_code=201 if is_new else 200)
 
-    ref, is_new = await services.change(change)
-    return Response(_published(ref, services.lifecycle), status_code=201 if is_new else 200)
+    return await services.change(change)
 
 
 @put(
@@ -84,8 +85,12 @@ async def set_alias(
     name: FromPath[str], alias: FromPath[str], data: JSONBody[AliasBody], services: NamedDependency[Services]
 ) -> AdapterView:
     """The next request for the alias is answered by this version."""
-    await services.change(lambda: services.lifecycle.set_alias(name, alias, data.version))
-    return _view(services.lifecycle.registry.get(name), services.lifecycle)
+
+    def change() -> AdapterView:
+        services.lifecycle.set_alias(name, alias, data.version)
+        return _view(services.lifecycle.registry.get(name), services.lifecycle)
+
+    return await services.change(change)
 
 
 @delete(
@@ -112,7 +117,7 @@ async def delete_version(name: FromPath[str], version: FromPath[int], services: 
     await services.change(lambda: services.lifecycle.delete(name, version))
 
 
-@get("/v1/models", tags=["adapters"], summary="The base model and the live adapters, in vLLM's shape", sync_to_thread=False)
+@get("/v1/models", tags=["adapters"], summary="The base model and the live adapters, in vLLM's shape", sync_to_thread=True)
 def list_models(services: NamedDependency[Services]) -> ModelList:
     """The base model has no parent; adapters have it as theirs."""
     base = services.base_model
@@ -128,11 +133,11 @@ async def _part(upload: UploadFile | None, name: str) -> bytes:
 
 
 def _view(adapter: Adapter, lifecycle: Lifecycle) -> AdapterView:
-    newest = adapter.versions[max(adapter.versions)] if adapter.versions else None
+    manifests = lifecycle.registry.manifests(adapter)
     return AdapterView(
         name=adapter.name,
         task=adapter.task,
-        labels=list(newest.labels) if newest else [],
+        labels=list(manifests[max(manifests)].labels) if manifests else [],
         versions=[
             VersionView(
                 version=version,
@@ -142,20 +147,18 @@ def _view(adapter: Adapter, lifecycle: Lifecycle) -> AdapterView:
                 metrics=manifest.metrics,
                 state="loaded" if lifecycle.is_loaded(Ref(adapter.name, version)) else "stored",
             )
-            for version, manifest in sorted(adapter.versions.items())
+            for version, manifest in manifests.items()
         ],
         aliases=dict(adapter.aliases),
     )
 
 
-def _published(ref: Ref, lifecycle: Lifecycle) -> Published:
-    adapter = lifecycle.registry.get(ref.name)
-    manifest = adapter.versions[ref.version]
+def _published(ref: Ref, manifest: Manifest, lifecycle: Lifecycle) -> Published:
     return Published(
         name=ref.name,
         version=ref.version,
         digest=manifest.digest,
         task=manifest.task,
         labels=list(manifest.labels),
-        aliases=dict(adapter.aliases),
+        aliases=dict(lifecycle.registry.get(ref.name).aliases),
     )

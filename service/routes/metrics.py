@@ -46,5 +46,5 @@ class Metrics:
         for name, cache in services.caches.items():
             self._hits.labels(name).set(cache.hits)
             self._misses.labels(name).set(cache.misses)
-        self._adapters.set(len(services.lifecycle.registry.adapters()))
+        self._adapters.set(len(services.lifecycle.registry))
         return generate_latest(self._registry)

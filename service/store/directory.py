@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -12,11 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from service.errors import AdapterNotFound, StoreFull
+from service.errors import AdapterIncompatible, AdapterNotFound, StoreFull, Unavailable
 from service.store.bundle import Bundle, Manifest, parse_manifest, read_bundle
 from service.store.layout import MANIFEST
 from service.store.selector import NAME, VERSION, Ref
 
+log = logging.getLogger(__name__)
 STATE = "registry.json"
 INCOMING = ".incoming-"
 
@@ -27,33 +29,41 @@ class DirectoryStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         root.mkdir(parents=True, exist_ok=True)
-        for left_over in root.glob(f"*/{INCOMING}*"):
-            shutil.rmtree(left_over, ignore_errors=True)
 
     def names(self) -> list[str]:
-        """Adapters that have a folder."""
-        return sorted(entry.name for entry in self.root.iterdir() if entry.is_dir() and NAME.fullmatch(entry.name))
+        """Adapters that have a folder, sorted; none of the folders is looked into."""
+        with os.scandir(self.root) as entries:
+            return sorted(entry.name for entry in entries if NAME.fullmatch(entry.name) and entry.is_dir())
 
     def versions(self, name: str) -> list[int]:
-        """Complete versions of an adapter: a folder without its manifest does not count."""
-        folder = self.root / name
-        if not folder.is_dir():
-            return []
-        numbers = [entry.name for entry in folder.iterdir() if VERSION.fullmatch(entry.name) and (entry / MANIFEST).is_file()]
-        return sorted(map(int, numbers))
+        """Complete versions of an adapter: a folder without its manifest does not count.
+
+        What an interrupted change left in the adapter's folder is swept away, so no change of it may be under way.
+        """
+        numbers = []
+        with _read_errors(name), os.scandir(self.root / name) as entries:
+            for entry in entries:
+                if entry.name.startswith(INCOMING):
+                    _remove(Path(entry.path))
+                elif VERSION.fullmatch(entry.name) and Path(entry.path, MANIFEST).is_file():
+                    numbers.append(int(entry.name))
+        return sorted(numbers)
 
     def manifest(self, ref: Ref) -> Manifest:
-        """A version's manifest; raises :class:`AdapterIncompatible` when it cannot be read."""
-        return parse_manifest((self._folder(ref) / MANIFEST).read_bytes())
+        """A version's manifest, read and parsed anew.
+
+        Raises :class:`AdapterNotFound` when it is not there, :class:`AdapterIncompatible` when it is damaged, and
+        :class:`Unavailable` when the disk does not give it now.
+        """
+        with _read_errors(ref):
+            return parse_manifest((self._folder(ref) / MANIFEST).read_bytes())
 
     def read(self, ref: Ref) -> Bundle:
-        """A version, whole and checked against its manifest.
-
-        Raises :class:`AdapterNotFound` when it is not there, :class:`AdapterIncompatible` when it is damaged.
-        """
-        if not (self._folder(ref) / MANIFEST).is_file():
-            raise AdapterNotFound(f"no adapter version {ref}")
-        return read_bundle(self._folder(ref))
+        """A version, whole and checked against its manifest; raises as :meth:`manifest` does."""
+        with _read_errors(ref):
+            if not (self._folder(ref) / MANIFEST).is_file():
+                raise FileNotFoundError
+            return read_bundle(self._folder(ref))
 
     def publish(self, ref: Ref, bundle: Bundle) -> None:
         """Write a new version durably; raises :class:`StoreFull` when the disk does not take it."""
@@ -68,18 +78,27 @@ class DirectoryStore:
                 staging.rename(self._folder(ref))
                 _sync(parent)
             finally:
-                shutil.rmtree(staging, ignore_errors=True)
+                _remove(staging)
 
     def delete(self, ref: Ref) -> None:
         """Remove a version's files, its manifest first, so that an interrupted removal leaves no version."""
         folder = self._folder(ref)
         (folder / MANIFEST).unlink(missing_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
 
     def state(self, name: str) -> dict[str, Any]:
-        """What was last saved about an adapter beside its versions; empty when nothing was."""
+        """What was last saved about an adapter beside its versions; empty when nothing was.
+
+        Raises :class:`AdapterIncompatible` when it is damaged, :class:`Unavailable` when the disk does not give it now.
+        """
         file = self.root / name / STATE
-        state: dict[str, Any] = json.loads(file.read_bytes()) if file.is_file() else {}
+        with _read_errors(name):
+            data = file.read_bytes() if file.is_file() else b"{}"
+        try:
+            state: dict[str, Any] = json.loads(data)
+            dict(state.get("aliases", {})), frozenset(state.get("deleted", ()))
+        except (ValueError, TypeError, AttributeError):
+            raise AdapterIncompatible([f"{STATE} of adapter {name!r} is damaged"]) from None
         return state
 
     def save_state(self, name: str, state: dict[str, Any]) -> None:
@@ -93,7 +112,7 @@ class DirectoryStore:
                 staging.replace(folder / STATE)
                 _sync(folder)
             finally:
-                staging.unlink(missing_ok=True)
+                _remove(staging)
 
     def _folder(self, ref: Ref) -> Path:
         return self.root / ref.name / str(ref.version)
@@ -106,12 +125,31 @@ def _write_durably(file: Path, data: bytes) -> None:
         os.fsync(out.fileno())
 
 
+def _remove(path: Path) -> None:
+    """Remove a file, or a folder with everything in it, as far as that is possible."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:  # a folder: not every system says so by the same error
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def _sync(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _read_errors(what: object) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise AdapterNotFound(f"no adapter version {what}" if isinstance(what, Ref) else f"no adapter named {what!r}") from None
+    except OSError as error:
+        log.error("adapter %s cannot be read: %s", what, error)  # a traceback says no more
+        raise Unavailable(f"the files of adapter {what} cannot be read now; ask again in a moment") from None
 
 
 @contextmanager

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from service.errors import AdapterIncompatible, InvalidInput
+from service.errors import AdapterIncompatible, QuickchangeError
 from service.store.bundle import Bundle
 from service.store.registry import Registry
 from service.store.selector import Ref, check_name
@@ -70,21 +71,29 @@ class Lifecycle:
             self.registry.delete(ref)
             task.residency.drop(ref)
 
-    def load_live(self) -> list[str]:
-        """Load every version that an alias points at, and return a line for each one that cannot be loaded."""
-        problems = []
-        for adapter in self.registry.adapters():
-            for version in sorted(set(adapter.aliases.values())):
-                ref = Ref(adapter.name, version)
-                try:
-                    self._task_of(ref).residency.get(ref)
-                except InvalidInput as error:
-                    problems.append(f"{ref}: {error}")
+    def load_live(self, seconds: float) -> list[str]:
+        """Load versions that aliases point at, by name, for so long; return a line for each one that cannot be loaded.
+
+        The others are loaded when they are first asked for.
+        """
+        problems, end = [], time.monotonic() + seconds
+        for ref in self._pointed_at():
+            if time.monotonic() > end:
+                break
+            try:
+                self._task_of(ref).residency.get(ref)
+            except QuickchangeError as error:
+                problems.append(f"{ref}: {error}")
         return problems
 
     def is_loaded(self, ref: Ref) -> bool:
         """Whether the version is in memory."""
         return ref in self._task_of(ref).residency
+
+    def _pointed_at(self) -> Iterator[Ref]:
+        for adapter in self.registry:
+            for version in sorted(set(adapter.aliases.values())):
+                yield Ref(adapter.name, version)
 
     def _new_version(self, name: str, bundle: Bundle, task: AdapterTask) -> Ref:
         self.registry.check_task(name, bundle.manifest.task)
@@ -98,7 +107,8 @@ class Lifecycle:
         self.registry.set_alias(ref.name, alias, ref.version)
 
     def _task_of(self, ref: Ref) -> AdapterTask:
-        return self._task(self.registry.get(ref.name).versions[ref.version].task)
+        known = self.registry.get(ref.name).versions[ref.version].task
+        return self._task(known or self.registry.store.manifest(ref).task)
 
     def _task(self, name: str) -> AdapterTask:
         if name not in self._tasks:

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import AdapterDeleted, AdapterIncompatible, AdapterNotFound, InvalidInput, StoreFull, VersionConflict
+from service.errors import (
+    AdapterDeleted,
+    AdapterIncompatible,
+    AdapterNotFound,
+    InvalidInput,
+    StoreFull,
+    VersionConflict,
+)
 from service.store.bundle import TEXT_CLASSIFICATION, VISUAL_QUESTION_ANSWERING, Bundle, Manifest, Task
 from service.store.directory import DirectoryStore
 from service.store.registry import Registry
@@ -134,12 +141,22 @@ def test_a_damaged_file_is_not_served(registry: Registry, file: str, was: bytes,
         registry.store.read(Ref("mood", 1))
 
 
-def test_a_damaged_manifest_takes_out_its_version_and_no_other(registry: Registry) -> None:
-    registry.publish("mood", bundle(b"1"))
-    registry.publish("mood", bundle(b"2"))
+def test_a_damaged_manifest_takes_out_its_version_and_no_other_until_it_is_repaired(registry: Registry) -> None:
+    for weights in (b"1", b"2"):
+        registry.publish("mood", bundle(weights))
+    registry.set_alias("mood", "live", 1)
     assert isinstance(registry.store, DirectoryStore)
-    (registry.store.root / "mood/1/manifest.json").write_text("{")
-    assert list(reopened(registry).get("mood").versions) == [2]
+    manifest = registry.store.root / "mood/1/manifest.json"
+    whole = manifest.read_bytes()
+    manifest.write_text("{")
+    again = reopened(registry)
+    assert list(again.manifests(again.get("mood"))) == [2] and again.get("mood").task == TEXT_CLASSIFICATION
+    with pytest.raises(AdapterIncompatible, match=r"manifest\.json: is not JSON"):
+        again.store.read(again.resolve("mood"))
+    assert again.publish("mood", bundle(b"3")).version == 3
+    manifest.write_bytes(whole)
+    assert again.store.read(again.resolve("mood")).weights == b"1"
+    assert reopened(again).get("mood").aliases == {"live": 1}
 
 
 def test_a_full_disk_changes_nothing(registry: Registry, tmp_path: Path) -> None:
