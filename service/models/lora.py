@@ -34,10 +34,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """One module's LoRA: ``a`` (r, in) and ``b`` (r, out), transposed and scaled, so that y += x aᵀ b."""
+    """One module's LoRA: ``a`` (r, in) and ``b`` (r, out) in the types of their file, so that y += scaling · x aᵀ b."""
 
     a: Tensor
     b: Tensor
+    scaling: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ class LoraBank:
         site, r = self.sites[target.site], pair.a.shape[0]
         first, column = target.part * self.rank, target.part * target.outputs
         site.a[index, first : first + r].copy_(pair.a)
-        site.b[index, first : first + r, column : column + target.outputs].copy_(pair.b)
+        site.b[index, first : first + r, column : column + target.outputs].copy_(pair.b).mul_(pair.scaling)
 
     def _add_sites(self, wanted: Mapping[str, Target]) -> None:
         missing = {name: target for name, target in wanted.items() if name not in self.sites}
@@ -156,11 +157,20 @@ class LoraBanks:
 
     def load(self, factors: Mapping[str, Factors], targets: Mapping[str, Target]) -> Slot:
         """Copy an adapter's factors into the smallest bank that its largest rank fits."""
-        largest = max((pair.a.shape[0] for pair in factors.values()), default=1)
-        rank = max(self.SMALLEST, 1 << (largest - 1).bit_length())
+        rank = self._rank(factors)
         with self._lock:
             bank = self._banks.setdefault(rank, LoraBank(rank, self._device))
         return bank.load(factors, targets)
+
+    def nbytes(self, factors: Mapping[str, Factors], targets: Mapping[str, Target]) -> int:
+        """Bytes of the slot that :meth:`load` would fill."""
+        rank = self._rank(factors)
+        sites = {targets[name].site: targets[name] for name in factors}.values()
+        return 4 * rank * sum(site.parts * (site.inputs + site.parts * site.outputs) for site in sites)
+
+    def _rank(self, factors: Mapping[str, Factors]) -> int:
+        largest = max((pair.a.shape[0] for pair in factors.values()), default=1)
+        return max(self.SMALLEST, 1 << (largest - 1).bit_length())
 
 
 def lora_linear(x: Tensor, weight: Tensor, bias: Tensor, site: str, spans: Sequence[Span]) -> Tensor:

@@ -71,12 +71,16 @@ class TextClassifier:
         """Copy a checked adapter to the device; running forwards go on meanwhile."""
         device = self.encoder.device
         slot = self._banks.load(adapter.factors, self.encoder.targets) if adapter.factors else None
-        dense = None if adapter.head.dense is None else (adapter.head.dense[0].to(device), adapter.head.dense[1].to(device))
-        out = adapter.head.out[0].to(device), adapter.head.out[1].to(device)
-        loaded = LoadedTextAdapter(slot, Head(dense, out))
+        dense, out = adapter.head.dense, adapter.head.out
+        loaded = LoadedTextAdapter(slot, Head(_to(device, dense) if dense else None, _to(device, out)))
         if slot is not None:
             weakref.finalize(loaded, slot.free).atexit = False
         return loaded
+
+    def nbytes(self, adapter: TextAdapter) -> int:
+        """Bytes that :meth:`load` takes on the device for a checked adapter."""
+        slot = self._banks.nbytes(adapter.factors, self.encoder.targets)
+        return slot + sum(4 * tensor.numel() for tensor in (*(adapter.head.dense or ()), *adapter.head.out))
 
     def collate(self, rows: Sequence[Row]) -> Batch:
         """Sort rows by adapter and lay their tokens end to end; may run on any thread, beside a forward."""
@@ -123,3 +127,7 @@ def _runs(rows: Sequence[Row]) -> list[Run]:
         else:
             runs.append((i, i + 1, row.adapter))
     return runs
+
+
+def _to(device: torch.device, layer: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return layer[0].to(device, torch.float32), layer[1].to(device, torch.float32)
