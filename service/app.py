@@ -37,7 +37,8 @@ from service.settings import Settings
 from service.store.bundle import TEXT_CLASSIFICATION, VISUAL_QUESTION_ANSWERING
 from service.store.directory import DirectoryStore
 from service.store.registry import Registry
-from service.tasks.lifecycle import Lifecycle
+from service.tasks.lifecycle import AdapterTask, Lifecycle
+from service.tasks.residency import Residency
 from service.tasks.text_classification import TextClassification
 from service.tasks.vqa import VisualQuestionAnswering
 
@@ -72,8 +73,10 @@ def create_app(settings: Settings) -> Application:
         )
     compute, threads = Device(use_all_cores), ThreadPoolExecutor(CPU_THREADS, "prepare")
     registry = _registry(settings)
-    text_task, vqa_task = _tasks(settings, registry, compute)
-    lifecycle = Lifecycle(registry, {TEXT_CLASSIFICATION: text_task, VISUAL_QUESTION_ANSWERING: vqa_task})
+    residency = Residency(registry.store.read, device_bytes=settings.max_lora_bytes, host_bytes=settings.max_cpu_lora_bytes)
+    text_task, vqa_task = _tasks(settings, registry, residency, compute)
+    tasks: dict[str, AdapterTask] = {TEXT_CLASSIFICATION: text_task, VISUAL_QUESTION_ANSWERING: vqa_task}
+    lifecycle = Lifecycle(registry, residency, tasks, settings.preloaded)
     problems = lifecycle.load_live(EAGER_SECONDS)
     limits = Limits(
         settings.max_concurrent_requests, settings.max_batch_tokens, settings.max_queue_tokens, settings.request_timeout
@@ -104,19 +107,21 @@ def _registry(settings: Settings) -> Registry:
         ) from None
 
 
-def _tasks(settings: Settings, registry: Registry, compute: Device) -> tuple[TextClassification, VisualQuestionAnswering]:
+def _tasks(
+    settings: Settings, registry: Registry, residency: Residency, compute: Device
+) -> tuple[TextClassification, VisualQuestionAnswering]:
     device = _device(settings.device)
     encoder = TextEncoder(load_base(settings.base_model), device)
     shared = {locate(settings.base_model, "QUICKCHANGE_BASE_MODEL"): encoder}
     classifier = TextClassifier(encoder, settings.max_lora_rank)
     text_task = TextClassification(
-        classifier, TextTokenizer(settings.base_model), registry, compute.call,
-        max_adapters=settings.max_loras, max_chars=settings.max_text_chars,
+        classifier, TextTokenizer(settings.base_model), registry, compute.call, residency,
+        max_chars=settings.max_text_chars,
     )  # fmt: skip
     vqa_task = VisualQuestionAnswering(
         load_image_encoder(settings.image_encoder, device), load_sentence_encoder(settings.sentence_encoder, device, shared),
-        registry, compute.call,
-        max_adapters=settings.max_loras, max_chars=settings.max_text_chars, max_pixels=settings.max_image_pixels,
+        registry, compute.call, residency,
+        max_chars=settings.max_text_chars, max_pixels=settings.max_image_pixels,
         cache_size=settings.embedding_cache_size, device=device,
     )  # fmt: skip
     return text_task, vqa_task

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from service.compute import limit_threads
 from service.errors import QuickchangeError
-from service.settings import PREFIX, Settings, load_settings
+from service.settings import PREFIX, Bytes, Settings, load_settings
 from service.store.selector import LIVE
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _serve(**flags: object) -> None:
 
 def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
     kind = field.annotation
-    if get_origin(kind) is Literal:
+    if get_origin(kind) is Literal or kind is Bytes:
         kind = str
     elif type(None) in get_args(kind):
         kind = next(arg for arg in get_args(kind) if arg is not type(None))

@@ -111,6 +111,9 @@ class AdapterIncompatible(InvalidInput):
         self.faults = tuple(faults)
         super().__init__("; ".join(self.faults))
 
+    def __reduce__(self) -> tuple[type[AdapterIncompatible], tuple[tuple[str, ...]]]:
+        return type(self), (self.faults,)  # what a copy is made from
+
 
 class Overloaded(QuickchangeError):
     """The queue is full; try again after ``retry_after`` seconds."""

@@ -5,14 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ByteSize, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.errors import StartupError
 from service.wording import describe
 
 PREFIX = "QUICKCHANGE_"
+MIB = 2**20
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Bytes(ByteSize):
+    """A number of bytes, read from and shown with a unit."""
+
+    def __str__(self) -> str:
+        return self.human_readable().replace(".0", "")
 
 
 class Settings(BaseSettings):
@@ -63,9 +71,15 @@ class Settings(BaseSettings):
     drain_timeout: Annotated[float, Field(ge=0, description="Seconds that requests in flight get to finish after SIGTERM.")] = (
         30.0
     )
-    max_loras: Annotated[
-        int, Field(ge=1, description="Adapter versions of one task in memory; beyond, the least recently used is dropped.")
-    ] = 256
+    max_lora_bytes: Annotated[
+        Bytes, Field(ge=1, description="Memory for adapters on the device, such as 2GB; beyond, the least recently used go.")
+    ] = Bytes(512 * MIB)
+    max_cpu_lora_bytes: Annotated[
+        Bytes, Field(ge=0, description="Host memory for checked copies of adapters, which load without the disk; 0 keeps none.")
+    ] = Bytes(512 * MIB)
+    preloaded_adapters: Annotated[
+        str | None, Field(description="Selectors, separated by commas, of adapters that are loaded at start and never dropped.")
+    ] = None
     max_lora_rank: Annotated[int, Field(ge=1, le=1024, description="Highest LoRA rank that an adapter may have.")] = 64
     embedding_cache_size: Annotated[
         int, Field(ge=0, description="Images, and as many questions, whose embeddings are kept (5 kB each).")
@@ -73,6 +87,11 @@ class Settings(BaseSettings):
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="Least severe messages to print.")] = (
         "warning"
     )
+
+    @property
+    def preloaded(self) -> tuple[str, ...]:
+        """The selectors in ``preloaded_adapters``."""
+        return tuple(selector for part in (self.preloaded_adapters or "").split(",") if (selector := part.strip()))
 
     @property
     def is_public(self) -> bool:

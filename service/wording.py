@@ -19,6 +19,8 @@ WORDING = {
     "float_parsing": "must be a number",
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
+    "byte_size": "must be a number of bytes, such as 512MB or 2GiB",
+    "byte_size_unit": "must be a number of bytes, such as 512MB or 2GiB",
     "list_type": "must be a list",
     "tuple_type": "must be a list",
     "dict_type": "must be an object",

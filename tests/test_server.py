@@ -123,6 +123,7 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
     ("flags", "variables", "said"),
     [
         (["--max-lora-rank", "0"], {}, "QUICKCHANGE_MAX_LORA_RANK=0: "),
+        (["--max-lora-bytes", "2 parsecs"], {}, "QUICKCHANGE_MAX_LORA_BYTES=2 parsecs: must be a number of bytes, such as 512MB"),
         (["--log-level", "loud"], {}, "QUICKCHANGE_LOG_LEVEL=loud: "),
         ([], {"QUICKCHANGE_REQUEST_TIMEOUT": "soon"}, "QUICKCHANGE_REQUEST_TIMEOUT=soon: "),
         ([], {"QUICKCHANGE_MAX_BATCH_TOKENS": "-5"}, "QUICKCHANGE_MAX_BATCH_TOKENS=-5: "),

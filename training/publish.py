@@ -15,7 +15,7 @@ from service.errors import QuickchangeError
 from service.store.bundle import TEXT_CLASSIFICATION, read_bundle
 from service.store.directory import DirectoryStore
 from service.store.registry import Registry
-from service.tasks.lifecycle import AdapterTask, Lifecycle
+from service.tasks.lifecycle import Lifecycle
 from training.serving import text_task, vqa_task
 
 console = Console(highlight=False)
@@ -35,8 +35,8 @@ def main(
         bundle = read_bundle(folder)
         registry = Registry(DirectoryStore(adapters_dir))
         is_text = bundle.manifest.task == TEXT_CLASSIFICATION
-        task: AdapterTask = text_task(base_model, registry) if is_text else vqa_task(image_encoder, sentence_encoder, registry)
-        lifecycle = Lifecycle(registry, {bundle.manifest.task: task})
+        task = text_task(base_model, registry) if is_text else vqa_task(image_encoder, sentence_encoder, registry)
+        lifecycle = Lifecycle(registry, task.residency, {bundle.manifest.task: task})
         ref, is_new = lifecycle.publish(name or bundle.manifest.name or folder.resolve().name, bundle, alias)
     except QuickchangeError as error:
         console.print(f"[red]error:[/] {error}", soft_wrap=True)

@@ -13,19 +13,21 @@ from service.models.text_classifier import TextClassifier
 from service.models.text_encoder import TextEncoder, load_base
 from service.models.tokenizer import TextTokenizer
 from service.store.registry import Registry
+from service.tasks.residency import Residency
 from service.tasks.text_classification import TextClassification
 from service.tasks.vqa import VisualQuestionAnswering
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
-MAX_RANK, MAX_CHARS, MAX_PIXELS, MAX_ADAPTERS, CACHE = 1024, 1_000_000, 100_000_000, 16, 10_000
+MAX_RANK, MAX_CHARS, MAX_PIXELS, CACHE = 1024, 1_000_000, 100_000_000, 10_000
+MEMORY = 10**9  # bytes of loaded adapters
 
 
 def text_task(base_model: str, registry: Registry) -> TextClassification:
     """Text classification on this thread, over the adapters of ``registry``."""
     classifier = TextClassifier(TextEncoder(load_base(base_model), CPU), MAX_RANK)
     tokenizer = TextTokenizer(base_model)
-    return TextClassification(classifier, tokenizer, registry, _here, max_adapters=MAX_ADAPTERS, max_chars=MAX_CHARS)
+    return TextClassification(classifier, tokenizer, registry, _here, residency(registry), max_chars=MAX_CHARS)
 
 
 def vqa_task(image_encoder: str, sentence_encoder: str, registry: Registry) -> VisualQuestionAnswering:
@@ -35,12 +37,17 @@ def vqa_task(image_encoder: str, sentence_encoder: str, registry: Registry) -> V
         load_sentence_encoder(sentence_encoder, CPU),
         registry,
         _here,
-        max_adapters=MAX_ADAPTERS,
+        residency(registry),
         max_chars=MAX_CHARS,
         max_pixels=MAX_PIXELS,
         cache_size=CACHE,
         device=CPU,
     )
+
+
+def residency(registry: Registry) -> Residency:
+    """Adapters in memory, without copies to load again."""
+    return Residency(registry.store.read, device_bytes=MEMORY, host_bytes=0)
 
 
 def _here(call: Callable[[], T], /) -> T:

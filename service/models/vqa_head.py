@@ -58,6 +58,11 @@ class VqaHead:
             *(tensor.to(device) for tensor in (self.hidden_weight, self.hidden_bias, self.output_weight, self.output_bias))
         )
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its tensors."""
+        return sum(tensor.nbytes for tensor in (self.hidden_weight, self.hidden_bias, self.output_weight, self.output_bias))
+
     def logits(self, image: Tensor, question: Tensor) -> Tensor:
         """Logits, (n, answers), of image embeddings, (n, d), and question embeddings, (n, e)."""
         hidden = relu(linear(torch.cat([image, question], dim=-1), self.hidden_weight, self.hidden_bias))

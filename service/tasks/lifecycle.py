@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from service.errors import AdapterIncompatible, QuickchangeError
 from service.store.bundle import Bundle
 from service.store.registry import Registry
 from service.store.selector import Ref, check_name
-from service.tasks.residency import Residency
+from service.tasks.residency import Loader, Residency
 
 
-class AdapterTask(Protocol):
-    """What a task offers to the lifecycle: checking a bundle, and the versions it has in memory."""
+class AdapterTask(Loader[Any, Any], Protocol):
+    """What a task offers to the lifecycle: checking a bundle, loading it, and trying it out."""
 
-    residency: Residency[Any]
-
-    def check(self, bundle: Bundle) -> Any:
-        """Load a bundle and answer a golden batch with it.
-
-        Raises :class:`AdapterIncompatible` with all faults; whatever it returns goes into the residency.
-        """
+    def try_out(self, loaded: Any, /) -> None:
+        """Answer a golden batch with a loaded version; raises :class:`AdapterIncompatible` when that does not work."""
 
 
 class Lifecycle:
-    """Changes to the adapters, one at a time, each complete before anybody can see it; requests go on meanwhile."""
+    """Changes to the adapters, one at a time, each complete before anybody can see it; requests go on meanwhile.
 
-    def __init__(self, registry: Registry, tasks: Mapping[str, AdapterTask]) -> None:
-        self.registry = registry
-        self._tasks = tasks
+    What the selectors in ``preloaded`` mean stays in memory, through every change.
+    """
+
+    def __init__(
+        self, registry: Registry, residency: Residency, tasks: Mapping[str, AdapterTask], preloaded: Sequence[str] = ()
+    ) -> None:
+        self.registry, self.residency = registry, residency
+        self._tasks, self._preloaded = tasks, preloaded
         self._lock = threading.Lock()
 
     def publish(self, name: str, bundle: Bundle, alias: str | None = None) -> tuple[Ref, bool]:
@@ -62,33 +63,54 @@ class Lifecycle:
         """Take an alias away, so that its version can be deleted; the next request for it finds none."""
         with self._lock:
             self.registry.remove_alias(name, alias)
+            self._pin()
 
     def delete(self, name: str, version: int) -> None:
         """Delete a version from the store and from memory; requests that already hold it finish."""
         with self._lock:
             ref = self.registry.version(name, version)
-            task = self._task_of(ref)
             self.registry.delete(ref)
-            task.residency.drop(ref)
+            self.residency.drop(ref)
+            self._pin()
 
     def load_live(self, seconds: float) -> list[str]:
-        """Load versions that aliases point at, by name, for so long; return a line for each one that cannot be loaded.
+        """Load what stays in memory, then, for so long and while there is room, what aliases point at, by name.
 
-        The others are loaded when they are first asked for.
+        Returns a line for each one that cannot be loaded. All others are loaded when they are first asked for.
         """
-        problems, end = [], time.monotonic() + seconds
+        self._pin()
+        problems = [self._problem(selector) for selector in self._preloaded]
+        end = time.monotonic() + seconds
         for ref in self._pointed_at():
-            if time.monotonic() > end:
+            if time.monotonic() > end or self.residency.device.evictions:
                 break
-            try:
-                self._task_of(ref).residency.get(ref)
-            except QuickchangeError as error:
-                problems.append(f"{ref}: {error}")
-        return problems
+            problems.append(self._problem(str(ref)))
+        return [problem for problem in dict.fromkeys(problems) if problem]
 
     def is_loaded(self, ref: Ref) -> bool:
         """Whether the version is in memory."""
-        return ref in self._task_of(ref).residency
+        return ref in self.residency
+
+    def _problem(self, selector: str) -> str:
+        """Load what the selector means; a line on why that does not work, or an empty one."""
+        named = selector
+        try:
+            ref = self.registry.resolve(selector)
+            named = str(ref)
+            self._load(ref)
+        except QuickchangeError as error:
+            return f"{named}: {error}"
+        return ""
+
+    def _load(self, ref: Ref) -> None:
+        self.residency.get(ref, self._task_of(ref))
+
+    def _pin(self) -> None:
+        pinned = set()
+        for selector in self._preloaded:
+            with suppress(QuickchangeError):
+                pinned.add(self.registry.resolve(selector))
+        self.residency.device.pinned = frozenset(pinned)
 
     def _pointed_at(self) -> Iterator[Ref]:
         for adapter in self.registry:
@@ -97,14 +119,17 @@ class Lifecycle:
 
     def _new_version(self, name: str, bundle: Bundle, task: AdapterTask) -> Ref:
         self.registry.check_task(name, bundle.manifest.task)
-        loaded = task.check(bundle)
+        checked = task.parse(bundle)
+        loaded = self.residency.load(checked, task)
+        task.try_out(loaded)
         ref = self.registry.publish(name, bundle)
-        task.residency.put(ref, loaded)
+        self.residency.put(ref, checked, loaded)
         return ref
 
     def _point(self, alias: str, ref: Ref) -> None:
-        self._task_of(ref).residency.get(ref)
+        self._load(ref)
         self.registry.set_alias(ref.name, alias, ref.version)
+        self._pin()
 
     def _task_of(self, ref: Ref) -> AdapterTask:
         known = self.registry.get(ref.name).versions[ref.version].task

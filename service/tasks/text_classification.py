@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from service.errors import AdapterIncompatible, InvalidInput
+from service.models.text_adapter import TextAdapter
 from service.models.text_classifier import Batch, LoadedTextAdapter, Row, TextClassifier
 from service.models.tokenizer import TextTokenizer
 from service.store.bundle import TEXT_CLASSIFICATION, Bundle
@@ -17,6 +18,7 @@ from service.tasks.inputs import check_texts, place
 from service.tasks.residency import OnDevice, Residency
 
 SHOWN = len("sha256:") + 12
+TENSOR_BYTES = 1024  # of Python's objects around a small tensor
 GOLDEN = ("good", "This is not what anybody had expected of it, but it works.", "@user 🙂 http 12:30 …")
 
 
@@ -35,9 +37,23 @@ class TextRequest:
         return len(self.texts) * len(self.adapters)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Checked:
+    """A version that fits the base model, in host memory: its labels, the tokens it reads, and its tensors."""
+
+    labels: tuple[str, ...]
+    max_length: int
+    adapter: TextAdapter
+
+    @property
+    def nbytes(self) -> int:
+        """What its tensors take, with what Python keeps for each of them."""
+        return sum(tensor.nbytes + TENSOR_BYTES for tensor in self.adapter.tensors)
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Resident:
-    """A version in memory: its labels, the tokens it reads, and its tensors."""
+    """A version on the device: its labels, the tokens it reads, and its tensors."""
 
     labels: tuple[str, ...]
     max_length: int
@@ -91,13 +107,13 @@ class TextClassification:
         tokenizer: TextTokenizer,
         registry: Registry,
         on_device: OnDevice,
+        residency: Residency,
         *,
-        max_adapters: int,
         max_chars: int,
     ) -> None:
         self._classifier, self._tokenizer, self._registry = classifier, tokenizer, registry
         self._on_device, self._max_chars = on_device, max_chars
-        self.residency: Residency[Resident] = Residency(self._load, max_adapters)
+        self.residency = residency
 
     def prepare(self, request: TextRequest) -> list[TextItem]:
         """Resolve the adapters and tokenise the texts once for all of them; adapters vary fastest.
@@ -118,37 +134,40 @@ class TextClassification:
         logits = self._classifier.forward(batch.batch)
         return [_answer(item, row) for item, row in zip(batch.items, logits, strict=True)]
 
-    def check(self, bundle: Bundle) -> Resident:
-        """Load a bundle and answer golden texts with it; raises :class:`AdapterIncompatible` with all faults."""
-        resident = self._resident_of(bundle)
-        batch = self._classifier.collate(
-            [Row(self._cut(ids, resident.max_length), resident.loaded) for ids in self._tokenizer(GOLDEN)]
-        )
-        outputs = self._on_device(lambda: self._classifier.forward(batch))
-        if not all(bool(torch.isfinite(row).all()) for row in outputs):
-            raise AdapterIncompatible(["its logits for a plain English sentence are not finite"])
-        return resident
-
-    def warm_up(self) -> None:
-        """Run the bare base model once: libraries set up their kernels at the first forward."""
-        self._classifier.forward(self._classifier.collate([Row(ids, None) for ids in self._tokenizer(GOLDEN)]))
-
-    def _load(self, ref: Ref) -> Resident:
-        return self._resident_of(self._registry.store.read(ref))
-
-    def _resident_of(self, bundle: Bundle) -> Resident:
+    def parse(self, bundle: Bundle) -> Checked:
+        """Check a bundle against the base model; raises :class:`AdapterIncompatible` with all faults."""
         manifest, encoder = bundle.manifest, self._classifier.encoder
         wanted = manifest.base.get("base_model")
         if wanted is not None and wanted.fingerprint != encoder.fingerprint:
             ours, theirs = encoder.fingerprint[:SHOWN], wanted.fingerprint[:SHOWN]
             raise AdapterIncompatible([f"it was trained on {wanted.name} ({theirs}…); this server's base model is {ours}…"])
         adapter = self._classifier.parse(bundle.config, bundle.tensors, len(manifest.labels))
-        length = min(manifest.max_length or encoder.max_length, encoder.max_length)
-        return Resident(manifest.labels, length, self._classifier.load(adapter))
+        return Checked(manifest.labels, min(manifest.max_length or encoder.max_length, encoder.max_length), adapter)
+
+    def device_bytes(self, checked: Checked) -> int:
+        """What :meth:`load` will take on the device."""
+        return self._classifier.nbytes(checked.adapter)
+
+    def load(self, checked: Checked) -> Resident:
+        """Copy a checked version to the device."""
+        return Resident(checked.labels, checked.max_length, self._classifier.load(checked.adapter))
+
+    def try_out(self, resident: Resident) -> None:
+        """Answer golden texts with a version; raises :class:`AdapterIncompatible` when its logits are not finite."""
+        batch = self._classifier.collate(
+            [Row(self._cut(ids, resident.max_length), resident.loaded) for ids in self._tokenizer(GOLDEN)]
+        )
+        outputs = self._on_device(lambda: self._classifier.forward(batch))
+        if not all(bool(torch.isfinite(row).all()) for row in outputs):
+            raise AdapterIncompatible(["its logits for a plain English sentence are not finite"])
+
+    def warm_up(self) -> None:
+        """Run the bare base model once: libraries set up their kernels at the first forward."""
+        self._classifier.forward(self._classifier.collate([Row(ids, None) for ids in self._tokenizer(GOLDEN)]))
 
     def _resolve(self, selector: str) -> tuple[Ref, Resident]:
         ref = self._registry.resolve_for(TEXT_CLASSIFICATION, selector)
-        return ref, self.residency.get(ref)
+        return ref, self.residency.get(ref, self)
 
     def _item(self, ids: Sequence[int], ref: Ref, resident: Resident, request: TextRequest, number: int) -> TextItem:
         truncated = len(ids) > resident.max_length

@@ -50,12 +50,17 @@ class Encodable:
     embedding: Tensor | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Resident:
-    """A version in memory: its answers and its head."""
+    """A version in memory, the host's or the device's: its answers and its head."""
 
     answers: tuple[str, ...]
     head: VqaHead
+
+    @property
+    def nbytes(self) -> int:
+        """What its tensors take."""
+        return self.head.nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +108,8 @@ class VisualQuestionAnswering:
         sentences: SentenceEncoder,
         registry: Registry,
         on_device: OnDevice,
+        residency: Residency,
         *,
-        max_adapters: int,
         max_chars: int,
         max_pixels: int,
         cache_size: int,
@@ -113,7 +118,7 @@ class VisualQuestionAnswering:
         self._images, self._sentences, self._registry, self._on_device = images, sentences, registry, on_device
         self._max_chars, self._max_pixels, self._device = max_chars, max_pixels, device
         self.image_cache, self.question_cache = EmbeddingCache(cache_size), EmbeddingCache(cache_size)
-        self.residency: Residency[Resident] = Residency(self._load, max_adapters)
+        self.residency = residency
 
     def prepare(self, request: VqaRequest) -> list[VqaItem]:
         """Resolve the adapter, decode the image unless its embedding is known, tokenise the questions.
@@ -121,7 +126,7 @@ class VisualQuestionAnswering:
         Raises :class:`AdapterNotFound`, :class:`InvalidInput`, :class:`TooLarge` or :class:`UnsupportedMedia`.
         """
         ref = self._registry.resolve_for(VISUAL_QUESTION_ANSWERING, request.adapter)
-        resident = self.residency.get(ref)
+        resident = self.residency.get(ref, self)
         check_texts("question", request.questions, self._max_chars)
         image = self._image(request.image)
         rows = self._sentences.tokenize(request.questions)
@@ -148,9 +153,22 @@ class VisualQuestionAnswering:
                 answers.append(_answer(item, logits.cpu()))
         return answers
 
-    def check(self, bundle: Bundle) -> Resident:
-        """Load a bundle and answer a golden question with it; raises :class:`AdapterIncompatible` with all faults."""
-        resident = self._resident_of(bundle)
+    def parse(self, bundle: Bundle) -> Resident:
+        """Check a bundle against the towers; raises :class:`AdapterIncompatible` with all faults."""
+        image, sentence = (self._images.size, self._images.fingerprint), (self._sentences.size, self._sentences.fingerprint)
+        head = VqaHead.parse(bundle.config, bundle.tensors, bundle.manifest.labels, image, sentence)
+        return Resident(bundle.manifest.labels, head)
+
+    def device_bytes(self, checked: Resident) -> int:
+        """What :meth:`load` will take on the device."""
+        return checked.nbytes
+
+    def load(self, checked: Resident) -> Resident:
+        """Copy a checked version to the device."""
+        return Resident(checked.answers, checked.head.to(self._device))
+
+    def try_out(self, resident: Resident) -> None:
+        """Answer a golden question with a version; raises :class:`AdapterIncompatible` when its logits are not finite."""
         image, question = (
             torch.zeros(1, self._images.size, device=self._device),
             torch.zeros(1, self._sentences.size, device=self._device),
@@ -158,15 +176,6 @@ class VisualQuestionAnswering:
         logits = self._on_device(lambda: resident.head.logits(image, question))
         if not bool(torch.isfinite(logits).all()):
             raise AdapterIncompatible(["its logits for a plain image and question are not finite"])
-        return resident
-
-    def _load(self, ref: Ref) -> Resident:
-        return self._resident_of(self._registry.store.read(ref))
-
-    def _resident_of(self, bundle: Bundle) -> Resident:
-        image, sentence = (self._images.size, self._images.fingerprint), (self._sentences.size, self._sentences.fingerprint)
-        head = VqaHead.parse(bundle.config, bundle.tensors, bundle.manifest.labels, image, sentence)
-        return Resident(bundle.manifest.labels, head.to(self._device))
 
     def _image(self, data: bytes) -> Encodable:
         key = hashlib.sha256(data).digest()
