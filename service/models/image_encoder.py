@@ -18,8 +18,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from service.errors import StartupError
+from service.models.convolutions import made_ready
 from service.models.sources import fingerprint
 
 SETTING = "QUICKCHANGE_IMAGE_ENCODER"
@@ -38,39 +40,45 @@ class ImageEncoder(Protocol):
     def fingerprint(self) -> str: ...
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """The network's input, (3, height, width) in float32, from an RGB image; safe to call from many threads."""
+        """The encoder's input, (height, width, 3) in uint8, from an RGB image; safe to call from many threads."""
 
     def embed(self, batch: Tensor) -> Tensor:
-        """Embeddings, (n, size) in float32, of stacked inputs."""
+        """Embeddings, (n, size) in float32, of stacked inputs, (n, height, width, 3) in uint8."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
     """How pixels become input: resize to ``resize`` (height, width), cut the middle ``crop``, then (x - mean) / std.
 
-    A single number resizes the shorter side; ``mean`` and ``std`` are on the scale from 0 to 255.
+    A single number resizes the shorter side; ``mean`` and ``std`` are on the scale from 0 to 255, ``filter`` is
+    "bilinear" or "bicubic", with antialiasing.
     """
 
     resize: int | tuple[int, int]
     crop: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    resample: Image.Resampling
+    filter: str
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Float32 pixels, (3, crop, crop), of an RGB image of any size."""
+        """Resized and cut pixels, (crop, crop, 3) in uint8, of an RGB image of any size."""
+        pixels = torch.from_numpy(np.array(image))
         if isinstance(self.resize, int):
-            factor = self.resize / min(image.size)
-            size = (max(self.resize, round(image.width * factor)), max(self.resize, round(image.height * factor)))
+            shorter, longer = sorted(image.size)
+            pixels = _middle(pixels, 2 * shorter + longer % 2)  # a very long and thin image is not resized at full length
+            factor = self.resize / shorter
+            size = [max(self.resize, round(side * factor)) for side in pixels.shape[:2]]
         else:
-            size = (self.resize[1], self.resize[0])
-        left, top = (size[0] - self.crop) // 2, (size[1] - self.crop) // 2
-        # Only what the crop keeps is resized: a very long and thin image would otherwise grow without bound.
-        step = (image.width / size[0], image.height / size[1])
-        box = (left * step[0], top * step[1], (left + self.crop) * step[0], (top + self.crop) * step[1])
-        pixels = np.asarray(image.resize((self.crop, self.crop), self.resample, box), np.float32)
-        scaled = (pixels - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
-        return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+            size = list(self.resize)
+        # Torch resizes 8-bit pixels several times faster than Pillow, and rounds to the same number or its neighbour.
+        resized = interpolate(pixels.permute(2, 0, 1)[None], size, mode=self.filter, antialias=True)
+        return _middle(resized[0].permute(1, 2, 0), self.crop).contiguous()
+
+
+def _middle(pixels: Tensor, most: int) -> Tensor:
+    """The middle of (height, width, 3), cut to at most ``most`` a side."""
+    top, left = (max(0, side - most) // 2 for side in pixels.shape[:2])
+    return pixels[top : top + most, left : left + most]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,26 +92,33 @@ class Spec:
 
 
 class FrozenEncoder:
-    """An :class:`ImageEncoder` out of a row of :data:`ENCODERS` and a module with weights."""
+    """An :class:`ImageEncoder` out of a row of :data:`ENCODERS` and a module with weights, which is used up.
 
-    def __init__(self, name: str, module: nn.Module, device: torch.device) -> None:
+    ``dtype`` is that of the network alone; the fingerprint is the given weights', whatever they are made into.
+    """
+
+    def __init__(self, name: str, module: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
         spec = ENCODERS[name]
-        self.name, self.size, self._scaling, self._device = name, spec.size, spec.scaling, device
+        self.name, self.size, self._scaling = name, spec.size, spec.scaling
         self.fingerprint = fingerprint({key: value for key, value in module.state_dict().items() if value.is_floating_point()})
-        self._module = module.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+        mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (spec.scaling.mean, spec.scaling.std))
+        self._factor, self._shift, self._dtype = 1 / std, -mean / std, dtype
+        self._module = made_ready(module, torch.zeros(1, 3, spec.scaling.crop, spec.scaling.crop, device=device), dtype)
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """The network's input, (3, height, width) in float32, from an RGB image."""
+        """The encoder's input, (height, width, 3) in uint8, from an RGB image."""
         return self._scaling(image)
 
     @torch.inference_mode()
     def embed(self, batch: Tensor) -> Tensor:
-        """Embeddings, (n, size) in float32, of stacked inputs."""
-        features: Tensor = self._module(batch.to(self._device).contiguous(memory_format=torch.channels_last))
+        """Embeddings, (n, size) in float32, of stacked inputs, (n, height, width, 3) in uint8."""
+        # As bytes they are a quarter to copy, and seen as (n, 3, height, width) they already are channels-last.
+        pixels = batch.to(self._shift.device, non_blocking=True).permute(0, 3, 1, 2)
+        features: Tensor = self._module(torch.addcmul(self._shift, pixels.float(), self._factor).to(self._dtype))
         return features.float()
 
 
-def load_image_encoder(name: str, device: torch.device) -> ImageEncoder:
+def load_image_encoder(name: str, device: torch.device, dtype: torch.dtype = torch.float32) -> ImageEncoder:
     """The frozen encoder ``name``, or ``name:FILE`` with its weights from a ``.safetensors`` or ``.pth`` file.
 
     Nothing is downloaded. Raises :class:`StartupError` when the name is unknown, or its weights are missing or wrong.
@@ -123,14 +138,14 @@ def load_image_encoder(name: str, device: torch.device) -> ImageEncoder:
             f"{SETTING}={name}: {len(wrong)} tensors of {kind} are missing or misshapen in its weights, the first {wrong[0]!r}"
         )
     module.load_state_dict({key: tensors[key] for key in expected})
-    return FrozenEncoder(kind, module, device)
+    return FrozenEncoder(kind, module, device, dtype)
 
 
-def random_image_encoder(name: str, seed: int, device: torch.device) -> ImageEncoder:
+def random_image_encoder(name: str, seed: int, device: torch.device, dtype: torch.dtype = torch.float32) -> ImageEncoder:
     """The encoder ``name`` at its true shape with random weights drawn from ``seed``, for tests and benchmarks."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return FrozenEncoder(name, ENCODERS[name].build(), device)
+        return FrozenEncoder(name, ENCODERS[name].build(), device, dtype)
 
 
 def _read(file: Path, sha256_start: str = "") -> dict[str, Tensor]:
@@ -194,9 +209,7 @@ def _resnet50_weights(_module: nn.Module, file: Path | None) -> Mapping[str, Ten
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 ENCODERS = {
     "tf_efficientnet_lite0": Spec(
-        1280, _build_lite0, _lite0_weights, Scaling((224, 224), 224, (127.0,) * 3, (128.0,) * 3, Image.Resampling.BICUBIC)
+        1280, _build_lite0, _lite0_weights, Scaling((224, 224), 224, (127.0,) * 3, (128.0,) * 3, "bicubic")
     ),
-    "resnet50": Spec(
-        2048, _build_resnet50, _resnet50_weights, Scaling(232, 224, IMAGENET_MEAN, IMAGENET_STD, Image.Resampling.BILINEAR)
-    ),
+    "resnet50": Spec(2048, _build_resnet50, _resnet50_weights, Scaling(232, 224, IMAGENET_MEAN, IMAGENET_STD, "bilinear")),
 }

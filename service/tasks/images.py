@@ -14,7 +14,7 @@ from PIL.Image import Transpose
 
 from service.errors import InvalidInput, TooLarge, UnsupportedMedia
 
-ENOUGH = (512, 512)  # a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, if it stays as large as this
+ENOUGH = (464, 464)  # a JPEG is decoded at 1/2, 1/4 or 1/8 of its size if it stays as large as this: twice what encoders see
 ORIENTATION = 0x0112
 UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -83,4 +83,4 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         clear = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

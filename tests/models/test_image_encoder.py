@@ -58,6 +58,27 @@ def test_resnet50_takes_its_weights_from_a_file(tmp_path: Path, suffix: str) -> 
     assert loaded.fingerprint == FrozenEncoder("resnet50", module, CPU).fingerprint
 
 
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize(("dtype", "similarity"), [(torch.float32, 0.999999), (torch.bfloat16, 0.999)])
+def test_embeddings_are_those_of_the_plain_module_on_scaled_pixels(name: str, dtype: torch.dtype, similarity: float) -> None:
+    scaling = ENCODERS[name].scaling
+    inputs = torch.stack([scaling(photograph((250, 270))), scaling(photograph((300, 200)))])
+    embeddings = random_image_encoder(name, 3, CPU, dtype).embed(inputs)
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        torch.manual_seed(3)
+        plain = ENCODERS[name].build().eval()
+        mean, std = (torch.tensor(values) for values in (scaling.mean, scaling.std))
+        expected = plain(((inputs - mean) / std).permute(0, 3, 1, 2).contiguous())
+    assert embeddings.dtype == torch.float32
+    assert bool((torch.cosine_similarity(embeddings, expected) > similarity).all())
+
+
+def test_the_fingerprint_is_that_of_the_weights_in_any_dtype() -> None:
+    assert random_image_encoder("resnet50", 0, CPU, torch.bfloat16).fingerprint == (
+        random_image_encoder("resnet50", 0, CPU).fingerprint
+    )
+
+
 def test_weights_with_the_wrong_shapes_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     save_file({"conv1.weight": torch.zeros(1)}, file)
@@ -109,17 +130,28 @@ def test_packaged_weights_are_checked_before_they_are_read(monkeypatch: pytest.M
 def test_images_of_any_size_become_one_input_shape(name: str, size: tuple[int, int]) -> None:
     scaling = ENCODERS[name].scaling
     pixels = scaling(Image.new("RGB", size, "red"))
-    assert pixels.shape == (3, scaling.crop, scaling.crop) and pixels.dtype == torch.float32
-    expected = (255 - scaling.mean[0]) / scaling.std[0]
-    assert torch.allclose(pixels[0], torch.tensor(expected), atol=1e-4)
+    assert pixels.shape == (scaling.crop, scaling.crop, 3) and pixels.dtype == torch.uint8 and pixels.is_contiguous()
+    assert torch.equal(pixels, torch.tensor([255, 0, 0], dtype=torch.uint8).expand_as(pixels))
 
 
-def test_scaling_cuts_the_middle_as_resizing_and_cropping_do() -> None:
-    scaling = Scaling(64, 48, (0.0,) * 3, (1.0,) * 3, Image.Resampling.BILINEAR)
-    image = photograph((320, 240)).resize((640, 480), Image.Resampling.BICUBIC)
-    middle = image.resize((85, 64), Image.Resampling.BILINEAR).crop((18, 8, 66, 56))
-    ours = scaling(image).permute(1, 2, 0).numpy()
-    assert np.abs(ours - np.asarray(middle, np.float32)).max() <= 2
+@pytest.mark.parametrize("filter_", ["bilinear", "bicubic"])
+def test_scaling_resizes_as_pillow_does_but_for_the_last_bit(filter_: str) -> None:
+    scaling = Scaling((48, 48), 48, (0.0,) * 3, (1.0,) * 3, filter_)
+    image = photograph((320, 240))
+    theirs = np.asarray(image.resize((48, 48), Image.Resampling[filter_.upper()]), np.int16)
+    assert np.abs(scaling(image).numpy() - theirs).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(640, 480), (480, 641), (200, 1001)])
+def test_scaling_cuts_the_middle_as_resizing_and_cropping_do(size: tuple[int, int]) -> None:
+    scaling = Scaling(64, 48, (0.0,) * 3, (1.0,) * 3, "bilinear")
+    image = photograph((32, 24)).resize(size, Image.Resampling.BICUBIC)
+    factor = 64 / min(size)
+    width, height = (round(side * factor) for side in size)
+    left, top = (width - 48) // 2, (height - 48) // 2
+    middle = image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + 48, top + 48))
+    difference = np.abs(scaling(image).numpy() - np.asarray(middle, np.int16))
+    assert difference.mean() < 1.5 and difference.max() <= 16
 
 
 def seeded_resnet50() -> nn.Module:
