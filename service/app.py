@@ -28,6 +28,7 @@ from service.models.text_encoder import TextEncoder, load_base
 from service.models.tokenizer import TextTokenizer
 from service.routes import adapters, health, text, vqa
 from service.routes.boundary import Boundary
+from service.routes.direct import Direct
 from service.routes.docs import docs_assets, docs_page
 from service.routes.guards import Access, read_keys
 from service.routes.metrics import Metrics
@@ -94,8 +95,9 @@ def create_app(settings: Settings) -> Application:
     compute.call(text_task.warm_up)
     metrics = Metrics()
     access = Access(keys, settings.is_public)
-    app = _litestar(settings, services, metrics, access, compute, threads)
-    return Application(Boundary(app, metrics, settings.request_timeout), services, problems)
+    framework = _litestar(settings, services, metrics, access, compute, threads)
+    direct = Direct(framework, services, access, settings.max_body_bytes)
+    return Application(Boundary(direct, metrics, settings.request_timeout), services, problems)
 
 
 def _registry(settings: Settings) -> Registry:

@@ -85,6 +85,11 @@ class Pipeline(Generic[Request, Item, Output]):
         return self._rows
 
     @property
+    def is_full(self) -> bool:
+        """Whether not even a request of one row would be admitted."""
+        return self._rows >= self._limits.rows
+
+    @property
     def depth(self) -> int:
         """Rows that wait for a batch."""
         return self._batcher.depth

@@ -13,6 +13,7 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
 from service.errors import Forbidden, StartupError, Unauthorized, UnsupportedMedia
+from service.routes.asgi import header
 
 PUBLIC, READ, WRITE, DELETE = "public", "read", "adapters:write", "adapters:delete"
 SCOPES = (WRITE, DELETE)
@@ -98,11 +99,11 @@ def multipart_only(connection: Connection, _: BaseRouteHandler) -> None:
 
 def content_type(connection: Connection) -> str:
     """The content type's name, in lower case and without parameters."""
-    return connection.headers.get("content-type", "").partition(";")[0].strip().lower()[:80]
+    return header(connection.scope, b"content-type").decode("latin-1").partition(";")[0].strip().lower()[:80]
 
 
 def _identify(connection: Connection, keys: tuple[ApiKey, ...]) -> ApiKey:
-    kind, _, key = connection.headers.get("authorization", "").partition(" ")
+    kind, _, key = header(connection.scope, b"authorization").decode("latin-1").partition(" ")
     if kind.lower() != "bearer" or not key:
         raise Unauthorized("an API key is required: send the header 'Authorization: Bearer KEY'")
     digest = hashlib.sha256(key.strip().encode()).hexdigest()

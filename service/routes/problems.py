@@ -12,6 +12,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
 
 from service import errors
+from service.routes.asgi import Reply
 from service.routes.schemas import Problem
 from service.wording import describe
 
@@ -37,6 +38,7 @@ STATUS: Mapping[str, int] = {
     errors.DeadlineExceeded.code: 504,
     errors.StoreFull.code: 507,
 }
+BODY_TOO_LARGE = "the body is larger than this server accepts"
 NO_FIELDS = "a body with the fields of this address is required; /schema lists them"
 
 
@@ -49,11 +51,11 @@ def documented(*statuses: int) -> dict[int, ResponseSpec]:
     }
 
 
-def to_response(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
-    """An ``application/problem+json`` answer for any exception; an unforeseen one is logged and says nothing."""
+def refuse(error: Exception, call: str) -> Reply:
+    """The answer to any exception; an unforeseen one is logged, with the ``call`` that raised it, and says nothing."""
     known = error if isinstance(error, errors.QuickchangeError) else _translate(error)
     if known is None:
-        log.error("unforeseen error at %s %s", request.method, request.url.path, exc_info=error)
+        log.error("unforeseen error at %s", call, exc_info=error)
         known = errors.QuickchangeError("something went wrong inside the server")
     status = STATUS[known.code]
     faults = list(known.faults) if isinstance(known, errors.AdapterIncompatible) else None
@@ -62,7 +64,13 @@ def to_response(request: Request[Any, Any, Any], error: Exception) -> Response[d
     headers = {"retry-after": str(retry)} if retry is not None else {}
     if status == HTTPStatus.UNAUTHORIZED:
         headers["www-authenticate"] = "Bearer"
-    return Response(problem.content(), status_code=status, headers=headers, media_type=PROBLEM_JSON)
+    return Reply(status, PROBLEM_JSON, headers, problem.model_dump_json(exclude_none=True).encode())
+
+
+def to_response(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """:func:`refuse` for the framework."""
+    reply = refuse(error, f"{request.method} {request.url.path}")
+    return Response(reply.body, status_code=reply.status, headers=reply.headers, media_type=reply.kind)
 
 
 def _translate(error: Exception) -> errors.QuickchangeError | None:
@@ -77,6 +85,6 @@ def _translate(error: Exception) -> errors.QuickchangeError | None:
     by_status: dict[int, errors.QuickchangeError] = {
         404: errors.NotFound("nothing is served at this address; /schema lists what is"),
         405: errors.MethodNotAllowed("this address does not accept that method; /schema lists what it accepts"),
-        413: errors.TooLarge("the body is larger than this server accepts"),
+        413: errors.TooLarge(BODY_TOO_LARGE),
     }
     return by_status.get(error.status_code, errors.BadRequest("the body cannot be read as the content type it claims"))

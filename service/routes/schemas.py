@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from service.wording import WORDED
+from service.errors import BadRequest
+from service.wording import WORDED, describe
 
 Selector = Annotated[
     str,
@@ -25,6 +26,20 @@ class Body(BaseModel):
     """A request's body: unknown fields are refused, so that a misspelt option is not silently ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def read(cls, data: bytes) -> Self:
+        """The body in these bytes of JSON; raises :class:`BadRequest`, naming each fault."""
+        try:
+            return cls.model_validate_json(data, strict=True)  # "1" is no number in JSON
+        except ValidationError as error:
+            raise BadRequest(faults_of(error)) from None
+
+
+def faults_of(error: ValidationError) -> str:
+    """What is wrong with a body, in one line."""
+    found = error.errors(include_url=False)
+    return "the body is not JSON" if found[0]["type"] == "json_invalid" else "; ".join(describe(found))
 
 
 class _Texts(Body):
@@ -202,7 +217,3 @@ class Problem(BaseModel):
     code: Annotated[str, Field(examples=["adapter_not_found"])]
     detail: str
     faults: Annotated[list[str] | None, Field(description="every fault of a refused adapter")] = None
-
-    def content(self) -> dict[str, Any]:
-        """The body to send."""
-        return self.model_dump(exclude_none=True)

@@ -17,10 +17,9 @@ from pydantic import ValidationError
 from service.errors import BadRequest, InvalidInput, UnsupportedMedia
 from service.routes.guards import content_type
 from service.routes.problems import documented
-from service.routes.schemas import ScoredAnswer, VqaBody, VqaResult, VqaResults
+from service.routes.schemas import ScoredAnswer, VqaBody, VqaResult, VqaResults, faults_of
 from service.routes.services import Services, respond
 from service.tasks.vqa import VqaAnswer, VqaRequest
-from service.wording import describe
 
 _TEXT = Schema(type=OpenAPIType.STRING)
 _FORM = Schema(
@@ -87,10 +86,7 @@ async def _read(request: Request[Any, Any, Any]) -> tuple[bytes, VqaBody]:
         raise UnsupportedMedia(
             f"content type {kind or 'missing'!r} is not read here; send multipart/form-data or application/json"
         )
-    try:
-        body = VqaBody.model_validate_json(await request.body(), strict=True)
-    except ValidationError as error:
-        raise BadRequest(_json_fault(error)) from None
+    body = VqaBody.read(await request.body())
     try:
         return base64.b64decode(body.image, validate=True), body
     except (binascii.Error, ValueError):
@@ -109,12 +105,7 @@ async def _read_form(request: Request[Any, Any, Any]) -> tuple[bytes, VqaBody]:
     try:
         return await uploads[0].read(), VqaBody.model_validate({**fields, "image": ""})
     except ValidationError as error:
-        raise BadRequest(_json_fault(error)) from None
-
-
-def _json_fault(error: ValidationError) -> str:
-    found = error.errors(include_url=False)
-    return "the body is not JSON" if found[0]["type"] == "json_invalid" else "; ".join(describe(found))
+        raise BadRequest(faults_of(error)) from None
 
 
 def _result(output: VqaAnswer) -> VqaResult:
