@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format lint types train bench loadtest clean
+.PHONY: help serve test check format lint types train bench bench-peers loadtest clean
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 $(VENV)/serve.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12"; exit 1; }
@@ -41,8 +41,17 @@ types: $(VENV)/all.stamp ## mypy, strict
 train: $(VENV)/all.stamp ## train every shipped adapter from DATA (default ../shared/data) into runs/
 	@$(BIN)/python -m training.train_all $(or $(DATA),../shared/data) --output runs
 
-bench: $(VENV)/all.stamp ## measure what the README claims: adapter tax, HTTP latency, start-up, memory, push to first answer
+bench: $(VENV)/all.stamp ## measure what the README claims, against its bars (an hour; ARGS="--only forward,http" takes parts)
 	@$(BIN)/python -m loadtest.bench $(ARGS)
+
+$(VENV)/peers.stamp: loadtest/peers.txt $(VENV)/all.stamp
+	@echo "making .venv/peers for Infinity and installing pinned packages (6 GB, a few minutes the first time) …"
+	@test -x $(VENV)/peers/bin/python || $(PYTHON) -m venv $(VENV)/peers
+	@$(VENV)/peers/bin/pip install --disable-pip-version-check -r loadtest/peers.txt
+	@touch $@
+
+bench-peers: $(VENV)/peers.stamp ## measure requests/s, p99 and p50 beside Infinity, in an environment of its own
+	@$(BIN)/python -m loadtest.peers $(ARGS)
 
 loadtest: $(VENV)/all.stamp ## locust against the running server: report, CSV, percentiles; fails when a threshold is missed
 	@$(BIN)/python -m loadtest.run $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -50,17 +51,22 @@ class Figure:
         return {
             "what": self.what,
             "unit": self.unit,
-            "figure": round(self.figure, 4),
-            "spread": [round(min(self.repeats), 4), round(max(self.repeats), 4)],
-            "repeats": [round(value, 4) for value in self.repeats],
+            "figure": rounded(self.figure),
+            "spread": [rounded(min(self.repeats)), rounded(max(self.repeats))],
+            "repeats": [rounded(value) for value in self.repeats],
             "direction": "at least" if self.at_least else "at most",
             "bar": self.bar,
             "stretch": self.stretch,
             "met": self.met,
             "stretch_met": self.stretched,
-            "detail": {name: round(value, 4) for name, value in self.detail.items()},
+            "detail": {name: rounded(value) for name, value in self.detail.items()},
             "note": self.note,
         }
+
+
+def rounded(value: float) -> float | None:
+    """What can be told apart, for JSON: which has no word for what is not a number."""
+    return round(value, 4) if math.isfinite(value) else None
 
 
 def table(figures: Sequence[Figure]) -> Table:

@@ -11,6 +11,7 @@ from random import Random
 from loadtest.bases import SHAPES, write_base
 from loadtest.figures import Figure
 from loadtest.texts import texts
+from service.models.linear import Dtype
 from service.settings import Settings
 
 BATCH_TOKENS: int = Settings.model_fields["max_batch_tokens"].default
@@ -22,7 +23,7 @@ class Plan:
 
     ``live`` counts the adapters that rows choose from; ``rounds`` are interleaved pairs a repeat; ``block`` is the seconds of
     one closed-loop measurement; ``steady``, ``flood`` and ``after`` are those of the overload's three phases; ``loads`` are
-    the offered loads of the sweep over the capacity, each for ``step`` seconds.
+    the offered loads of the sweep over the capacity, each for ``step`` seconds; ``starts`` of a server are timed.
     """
 
     shapes: Sequence[str] = ("TinyBERT", "MiniLM", "RoBERTa")
@@ -37,11 +38,13 @@ class Plan:
     after: float = 6.0
     loads: Sequence[float] = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 3.0)
     step: float = 6.0
+    starts: int = 3
+    rehearsal: bool = False
 
 
 REHEARSAL = Plan(
     shapes=("toy",), served=("toy",), live=(1, 4), tenants=4, tokens=128, rounds=1, block=0.5,
-    steady=1.0, flood=1.5, after=2.5, loads=(0.5, 2.0), step=0.5,
+    steady=1.0, flood=1.5, after=2.5, loads=(0.5, 2.0), step=0.5, starts=1, rehearsal=True,
 )  # fmt: skip
 
 
@@ -63,13 +66,25 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What the parts of a run share; ``say`` tells whoever watches what is going on."""
+    """What the parts of a run share.
 
+    ``adapters`` is a copy of the folder to serve, ``scratch`` a folder to write to, ``data`` where texts come from;
+    forwards are measured in each of ``dtypes``; ``say`` tells whoever watches what is going on.
+    """
+
+    adapters: Path
     scratch: Path
     data: Path
+    base_model: str
+    dtypes: Sequence[Dtype]
     repeats: int
     plan: Plan
     say: Callable[[str], None]
+
+    @property
+    def dtype(self) -> Dtype:
+        """The dtype of all that is measured in one alone."""
+        return self.dtypes[-1]
 
     def base(self, shape: str) -> Path:
         """The folder of a base model of this shape, written when first asked for."""

@@ -30,7 +30,7 @@ class ServerProcess:
     """
 
     def __init__(self, adapters: Path, log: Path, **settings: object) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.seconds_to_ready = 0.0
         self.exit_code: int | None = None
@@ -83,7 +83,8 @@ class ServerProcess:
         return lines[-1] if lines else "it printed nothing"
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port: int = found.getsockname()[1]
     return port

@@ -5,12 +5,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from loadtest.bench import ROOT, load_texts
 from loadtest.machine import commit, machine, versions
+from loadtest.plan import REHEARSAL, load_texts
+from loadtest.plots import LOOKS
+from loadtest.report import ROOT
 from loadtest.server import ServerFailed, ServerProcess
+from service.models.linear import DTYPES
 from service.store.bundle import Bundle
 from service.store.directory import DirectoryStore
 from service.store.registry import Registry
@@ -47,18 +51,24 @@ def adapters(bundles: dict[str, Bundle], tmp_path: Path) -> Path:
 
 
 def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "loadtest.bench", "--repeats", "3", "--starts", "1", *map(str, arguments)]
+    command = [sys.executable, "-m", "loadtest.bench", "--rehearse", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "COLUMNS": "200"})
 
 
-def test_a_bench_measures_everything_and_changes_no_adapter(tiny_base: Path, adapters: Path, tmp_path: Path) -> None:
+def read(folder: Path) -> dict[str, Any]:
+    (file,) = folder.glob("*.json")
+    report: dict[str, Any] = json.loads(file.read_text())
+    return report
+
+
+def test_basics_measure_everything_and_change_no_adapter(tiny_base: Path, adapters: Path, tmp_path: Path) -> None:
     before = sorted(adapters.rglob("*"))
     done = bench(
-        "--adapters", adapters, "--base-model", tiny_base, "--data", tmp_path, "--output", tmp_path / "reports", "--strict"
-    )
+        "--only", "basics", "--adapters", adapters, "--base-model", tiny_base,
+        "--data", tmp_path, "--output", tmp_path / "reports", "--strict",
+    )  # fmt: skip
     assert (tmp_path / "reports").is_dir(), done.stdout + done.stderr
-    (file,) = (tmp_path / "reports").iterdir()
-    report = json.loads(file.read_text())
+    report = read(tmp_path / "reports")
     assert len(report["figures"]) == ROWS and all(figure["figure"] > 0 for figure in report["figures"])
     assert [len(figure["repeats"]) for figure in report["figures"]] == [3, 3, 1, 3, 3]
     assert report["figures"][0]["note"] == "only 2 adapters are live; loaded repeatedly"
@@ -68,8 +78,39 @@ def test_a_bench_measures_everything_and_changes_no_adapter(tiny_base: Path, ada
     assert sorted(adapters.rglob("*")) == before
 
 
+def test_every_other_part_runs_and_its_curves_are_drawn(adapters: Path, tmp_path: Path) -> None:
+    done = bench("--only", "forward,peft,http,overload", "--adapters", adapters, "--output", tmp_path / "reports")
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = read(tmp_path / "reports")
+    figures: dict[str, list[dict[str, Any]]] = {}
+    for figure in report["figures"]:
+        figures.setdefault(figure["part"], []).append(figure)
+    kinds, live, kept = 2, len(REHEARSAL.live), 1  # of adapters; numbers of them; the use of the machine
+    assert len(figures["forward"]) == len(DTYPES) * (kinds * live + kept)
+    assert len([figure for figure in figures["forward"] if figure["bar"] == 0.95]) == len(DTYPES) * live
+    assert [(figure["bar"], figure["direction"]) for figure in figures["peft"]] == [(10.0, "at least"), (2.0, "at least")]
+    assert [figure["bar"] for figure in figures["http"]] == [0.6, 0.6, 20.0, None]
+    assert [figure["bar"] for figure in figures["overload"]] == [2.0, 50.0, 0, 1.02, 2.0]
+    assert figures["overload"][2]["figure"] == 0
+    assert {file.stem for file in (tmp_path / "reports").glob("*.png")} == set(LOOKS) == set(report["curves"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--only", "everything"], "--only everything: expected some of basics, forward"),
+        (["--dtypes", "fp8"], "--dtypes fp8: expected some of fp32"),
+        (["--shapes", "GPT"], "--shapes GPT: expected some of TinyBERT"),
+    ],
+)
+def test_what_is_not_there_to_be_measured_is_one_line(arguments: list[str], line: str) -> None:
+    done = bench(*arguments)
+    assert done.returncode == 2
+    assert line in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
 def test_a_folder_without_adapters_is_one_line(tiny_base: Path, tmp_path: Path) -> None:
     (tmp_path / "adapters").mkdir()
-    done = bench("--adapters", tmp_path / "adapters", "--base-model", tiny_base)
+    done = bench("--only", "basics", "--adapters", tmp_path / "adapters", "--base-model", tiny_base)
     assert done.returncode == 2
     assert "no live adapter 'sentiment'" in done.stderr

@@ -1,0 +1,39 @@
+"""The machine's best rate of matrix products, measured: what a forward's arithmetic is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from loadtest.timing import seconds
+from service.models.linear import COMPUTED_IN, Dtype, Linear
+
+SIZES = (512, 768, 1024, 2048)  # of square matrices: below, starting costs show; above, nothing is gained
+FEWEST = 3
+
+
+def flops_per_second(dtype: Dtype, sizes: Sequence[int] = SIZES, spend: float = 0.1) -> float:
+    """Floating-point operations a second, two for each multiply-add, of the fastest square product.
+
+    Torch's own product and the encoder's are tried, each for ``spend`` seconds at each size.
+    """
+    return max(2.0 * size**3 / _fastest(call, spend) for size in sizes for call in _products(dtype, size))
+
+
+def _products(dtype: Dtype, size: int) -> Iterator[Callable[[], object]]:
+    kind = COMPUTED_IN[dtype]
+    a, b = torch.rand(size, size).to(kind), torch.rand(size, size)
+    layer = Linear(b, torch.zeros(size), dtype, a.device)
+    yield lambda: layer(a)
+    b = b.to(kind)
+    yield lambda: torch.mm(a, b)
+
+
+@torch.inference_mode()
+def _fastest(call: Callable[[], object], spend: float) -> float:
+    call()
+    times: list[float] = []
+    while sum(times) < spend or len(times) < FEWEST:
+        times.append(seconds(call))
+    return min(times)
