@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from litestar import Response
 from pydantic import BaseModel
@@ -42,7 +42,7 @@ class Services:
     text: Pipeline[TextRequest, TextItem, Classification]
     vqa: Pipeline[VqaRequest, VqaItem, VqaAnswer]
     lifecycle: Lifecycle
-    caches: Mapping[str, EmbeddingCache]
+    caches: Mapping[str, EmbeddingCache[Any]]
     base_model: str
     lifetime: Lifetime
     max_client_batch_size: int

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain, groupby
+from operator import itemgetter
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from service.models.vqa_head import VqaHead
 from service.store.bundle import VISUAL_QUESTION_ANSWERING, Bundle
 from service.store.registry import Registry
 from service.store.selector import Ref
-from service.tasks.embedding_cache import EmbeddingCache
+from service.tasks.embedding_cache import EmbeddingCache, Encodable, not_encoded
 from service.tasks.images import decode
 from service.tasks.inputs import check_texts
 from service.tasks.residency import OnDevice, Residency
@@ -41,15 +42,6 @@ class VqaRequest:
         return len(self.questions)
 
 
-@dataclass(frozen=True, slots=True)
-class Encodable:
-    """An encoder's input, and the content hash under which its embedding is kept; ``embedding`` is set if it was."""
-
-    key: bytes
-    content: Tensor | Sequence[int] | None
-    embedding: Tensor | None
-
-
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Resident:
     """A version in memory, the host's or the device's: its answers and its head."""
@@ -67,26 +59,32 @@ class Resident:
 class VqaItem:
     """One question about one image. Holding ``resident`` is the lease on the version resolved at admission."""
 
-    image: Encodable
-    question: Encodable
+    image: Encodable[Tensor]
+    question: Encodable[Sequence[int]]
     tokens: int
     ref: Ref
     resident: Resident
     top_k: int | None
 
+    @property
+    def share(self) -> str:
+        """Whose part of the device the row takes: its adapter's, whatever the version."""
+        return self.ref.name
+
 
 @dataclass(frozen=True, slots=True)
 class VqaBatch:
-    """Rows that share one forward, and what must be encoded for them, by content hash.
+    """Rows that share one forward, a run for each adapter, and what is to be encoded for them.
 
-    ``images`` is (new images, 3, height, width), or None when every image is known; ``questions`` are token ids.
+    ``places`` has each row's place among the items as they came; ``pixels`` is (images, height, width, 3) in uint8, or
+    empty when no image is new.
     """
 
-    items: Sequence[VqaItem]
-    image_keys: Sequence[bytes]
-    images: Tensor | None
-    question_keys: Sequence[bytes]
-    questions: Sequence[Sequence[int]]
+    runs: Sequence[Sequence[VqaItem]]
+    places: Sequence[int]
+    images: Sequence[Encodable[Tensor]]
+    pixels: Tensor
+    questions: Sequence[Encodable[Sequence[int]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +115,8 @@ class VisualQuestionAnswering:
     ) -> None:
         self._images, self._sentences, self._registry, self._on_device = images, sentences, registry, on_device
         self._max_chars, self._max_pixels, self._device = max_chars, max_pixels, device
-        self.image_cache, self.question_cache = EmbeddingCache(cache_size), EmbeddingCache(cache_size)
+        self.image_cache: EmbeddingCache[Tensor] = EmbeddingCache(cache_size)
+        self.question_cache: EmbeddingCache[Sequence[int]] = EmbeddingCache(cache_size)
         self.residency = residency
 
     def prepare(self, request: VqaRequest) -> list[VqaItem]:
@@ -128,30 +127,31 @@ class VisualQuestionAnswering:
         ref = self._registry.resolve_for(VISUAL_QUESTION_ANSWERING, request.adapter)
         resident = self.residency.get(ref, self)
         check_texts("question", request.questions, self._max_chars)
-        image = self._image(request.image)
+        image, cost = self._image(request.image)
         rows = self._sentences.tokenize(request.questions)
+        costs = [len(row) + (0 if place else cost) for place, row in enumerate(rows)]
         questions = [self._question(row) for row in rows]
-        costs = [len(row) + (IMAGE_TOKENS if image.embedding is None and not place else 0) for place, row in enumerate(rows)]
         return [VqaItem(image, q, cost, ref, resident, request.top_k) for q, cost in zip(questions, costs, strict=True)]
 
     def collate(self, items: Sequence[VqaItem]) -> VqaBatch:
-        """Find what is new in a batch, each image and question once, and stack the new images."""
-        images, questions = _new([item.image for item in items]), _new([item.question for item in items])
-        stacked = torch.stack(list(images.values())) if images else None
-        return VqaBatch(items, list(images), stacked, list(questions), list(questions.values()))
+        """Sort a batch by adapter, find what is new in it, each image and question once, and stack the new images."""
+        places = sorted(range(len(items)), key=lambda place: id(items[place].resident))
+        runs = [list(run) for _, run in groupby([items[place] for place in places], key=lambda item: item.resident)]
+        images, questions = not_encoded([item.image for item in items]), not_encoded([item.question for item in items])
+        return VqaBatch(runs, places, images, self._stacked([image.content for image in images]), questions)
 
+    @torch.inference_mode()
     def forward(self, batch: VqaBatch) -> list[VqaAnswer | Exception]:
-        """Answers of a batch, in order: what is new is embedded, then each row's head runs."""
-        new_images = () if batch.images is None else self._images.embed(batch.images.to(self._device))
-        new_questions = self._sentences.embed(batch.questions) if batch.questions else ()
-        images = _embeddings([item.image for item in batch.items], batch.image_keys, new_images, self.image_cache)
-        questions = _embeddings([item.question for item in batch.items], batch.question_keys, new_questions, self.question_cache)
-        answers: list[VqaAnswer | Exception] = []
-        with torch.inference_mode():
-            for item, image, question in zip(batch.items, images, questions, strict=True):
-                logits = item.resident.head.logits(image[None], question[None])[0]
-                answers.append(_answer(item, logits.cpu()))
-        return answers
+        """Answers of a batch, in order: what is new is embedded, then each adapter's head runs on all of its rows."""
+        pixels, questions = batch.pixels, batch.questions
+        self.image_cache.encode(batch.images, lambda new: self._images.embed(pixels if len(new) == len(pixels) else pixels[new]))
+        self.question_cache.encode(questions, lambda new: self._sentences.embed([questions[place].content for place in new]))
+        rows, counts = list(chain(*batch.runs)), [len(run) for run in batch.runs]
+        images = torch.stack([row.image.embedding for row in rows]).split_with_sizes(counts)
+        asked = torch.stack([row.question.embedding for row in rows]).split_with_sizes(counts)
+        logits = [run[0].resident.head.logits(*joined) for run, *joined in zip(batch.runs, images, asked, strict=True)]
+        answers = chain(*map(_answers, batch.runs, logits))
+        return [answer for _, answer in sorted(zip(batch.places, answers, strict=True), key=itemgetter(0))]
 
     def parse(self, bundle: Bundle) -> Resident:
         """Check a bundle against the towers; raises :class:`AdapterIncompatible` with all faults."""
@@ -177,37 +177,36 @@ class VisualQuestionAnswering:
         if not bool(torch.isfinite(logits).all()):
             raise AdapterIncompatible(["its logits for a plain image and question are not finite"])
 
-    def _image(self, data: bytes) -> Encodable:
-        key = hashlib.sha256(data).digest()
-        known = self.image_cache.get(key)
-        return Encodable(key, None if known is not None else self._images.preprocess(decode(data, self._max_pixels)), known)
+    def _image(self, data: bytes) -> tuple[Encodable[Tensor], int]:
+        """An image, decoded unless its embedding is known, and its cost: nothing if another request has brought it."""
+        entry = self.image_cache.get(hashlib.sha256(data).digest())
+        is_first = entry.claim(lambda: self._images.preprocess(decode(data, self._max_pixels)))
+        return entry, IMAGE_TOKENS if is_first else 0
 
-    def _question(self, ids: Sequence[int]) -> Encodable:
-        key = repr(ids).encode()
-        return Encodable(key, ids, self.question_cache.get(key))
+    def _question(self, ids: Sequence[int]) -> Encodable[Sequence[int]]:
+        entry = self.question_cache.get(repr(ids).encode())
+        entry.claim(lambda: ids)
+        return entry
 
-
-def _new(wanted: Sequence[Encodable]) -> dict[bytes, Any]:
-    """The input, by its key, of every entry that has no embedding yet."""
-    known = {entry.key for entry in wanted if entry.embedding is not None}
-    return {entry.key: entry.content for entry in wanted if entry.key not in known}
-
-
-def _embeddings(
-    wanted: Sequence[Encodable], keys: Sequence[bytes], new: Tensor | tuple[()], cache: EmbeddingCache
-) -> list[Tensor]:
-    """An embedding for each entry; the new ones, one for each of ``keys``, are kept in the cache."""
-    known = {entry.key: entry.embedding for entry in wanted if entry.embedding is not None}
-    for key, embedding in zip(keys, new, strict=True):
-        # A clone, so that one kept row does not keep its whole batch alive.
-        known[key] = embedding.clone()
-        cache.put(key, known[key])
-    return [known[entry.key] for entry in wanted]
+    def _stacked(self, images: Sequence[Tensor]) -> Tensor:
+        """Inputs in one tensor, pinned if it is for a GPU, so that the copy does not stop the device thread."""
+        shape = (len(images), *(images[0].shape if images else ()))
+        out = torch.empty(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
+        return torch.stack(list(images), out=out) if images else out
 
 
-def _answer(item: VqaItem, logits: Tensor) -> VqaAnswer | Exception:
-    if not bool(torch.isfinite(logits).all()):
-        return AdapterIncompatible([f"adapter {item.ref} gave logits that are not finite for this image and question"])
-    scores, places = logits.softmax(-1).topk(min(item.top_k or TOP_ANSWERS, len(item.resident.answers)))
-    answers = [(item.resident.answers[place], score) for place, score in zip(places.tolist(), scores.tolist(), strict=True)]
-    return VqaAnswer(answers[0][0], answers[0][1], answers, item.ref)
+def _answers(rows: Sequence[VqaItem], logits: Tensor) -> list[VqaAnswer | Exception]:
+    """The answers of one adapter's rows, whose logits are (rows, answers)."""
+    most = min(max(row.top_k or TOP_ANSWERS for row in rows), logits.shape[1])
+    scores, places = logits.softmax(-1).topk(most)
+    finite = logits.isfinite().all(-1)
+    found = zip(rows, finite.tolist(), places.tolist(), scores.tolist(), strict=True)
+    return [_answer(*one) for one in found]
+
+
+def _answer(row: VqaItem, is_finite: bool, places: Sequence[int], scores: Sequence[float]) -> VqaAnswer | Exception:
+    if not is_finite:
+        return AdapterIncompatible([f"adapter {row.ref} gave logits that are not finite for this image and question"])
+    count, names = row.top_k or TOP_ANSWERS, row.resident.answers
+    answers = [(names[place], score) for place, score in zip(places[:count], scores[:count], strict=True)]
+    return VqaAnswer(answers[0][0], answers[0][1], answers, row.ref)
