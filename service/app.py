@@ -162,8 +162,8 @@ def _litestar(
         try:
             yield
         finally:
-            await services.text.stop()
-            await services.vqa.stop()
+            services.text.stop()
+            services.vqa.stop()
             compute.close()
             threads.shutdown()
             services.threads.shutdown()

@@ -1,144 +1,184 @@
-"""Forms the next batch while the device is busy: under a token budget, without rows that nobody waits for."""
+"""Forms batches and has them computed: as large as they can be when the device is free, ahead of time when rows abound."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from service.engine.device import Device
+from service.engine.queue import WINDOW, FairQueue
+from service.engine.ticket import Costed, Queued, Ticket
 from service.errors import ForwardFailed, Overloaded, QuickchangeError
 
 log = logging.getLogger(__name__)
-
-
-class Costed(Protocol):
-    """What the batcher must know of an item: its cost in tokens."""
-
-    @property
-    def tokens(self) -> int: ...
-
-
 Item = TypeVar("Item", bound=Costed)
+Item_contra = TypeVar("Item_contra", bound=Costed, contravariant=True)
+Batch = TypeVar("Batch")
 Output = TypeVar("Output")
-Forward = Callable[[Sequence[Item]], Sequence[Output | Exception]]
+Output_co = TypeVar("Output_co", covariant=True)
 
 
-@dataclass(slots=True, eq=False)
-class Queued(Generic[Item, Output]):
-    """An item in the queue, the future of its output, and when it arrived and went to the device (seconds)."""
+class Computation(Protocol[Item_contra, Batch, Output_co]):
+    """What is done with items: ``collate`` on any thread, then ``forward`` on the device's, one output or error each."""
 
-    item: Item
-    future: asyncio.Future[Output]
-    arrived: float = field(default_factory=time.perf_counter)
-    started: float = 0.0
-    finished: float = 0.0
+    def collate(self, items: Sequence[Item_contra], /) -> Batch: ...
+
+    def forward(self, batch: Batch, /) -> Sequence[Output_co | Exception]: ...
 
 
-class Batcher(Generic[Item, Output]):
-    """A bounded queue of items and the task that feeds them to the device, batch after batch.
+@dataclass(frozen=True, slots=True)
+class _Formed(Generic[Item, Batch, Output]):
+    """Rows taken out of the queue together, those of them that somebody waits for, and the batch of these.
 
-    ``forward`` runs on the device thread and returns one output or exception per item, in order.
+    ``batch`` is None where collating failed.
     """
 
-    def __init__(self, forward: Forward[Item, Output], device: Device, max_batch_tokens: int, max_queue_tokens: int) -> None:
-        self._forward, self._device = forward, device
+    rows: Sequence[Queued[Item, Output]]
+    live: Sequence[Queued[Item, Output]]
+    batch: Batch | None
+
+
+class Batcher(Generic[Item, Batch, Output]):
+    """A bounded queue of rows, and the turns on the device thread that empty it.
+
+    There is at most one turn at a time; it ends by asking for the next one, behind whatever else the device has to do, so
+    batchers that share a device take turns. Rows whose client has left, or whose deadline has passed, are not computed.
+    """
+
+    def __init__(
+        self,
+        task: Computation[Item, Batch, Output],
+        device: Device,
+        threads: ThreadPoolExecutor,
+        max_batch_tokens: int,
+        max_queue_tokens: int,
+    ) -> None:
+        self._task, self._device, self._threads = task, device, threads
         self._max_batch_tokens, self._max_queue_tokens = max_batch_tokens, max_queue_tokens
-        self._queue: list[Queued[Item, Output]] = []
-        self._queued_tokens = 0
-        self._arrival = asyncio.Event()
-        self._loop: asyncio.Task[None] | None = None
+        self._queue: FairQueue[Queued[Item, Output]] = FairQueue()
+        self._tickets: set[Ticket[Output]] = set()  # the event loop's
+        self._ahead: Future[_Formed[Item, Batch, Output]] | None = None
+        self._waiting = 0
+        self._turning = self._stopped = False
+        self._lock = threading.Lock()  # over the queue and the four fields above
 
     @property
     def depth(self) -> int:
-        """Items that wait for a batch."""
-        return len(self._queue)
+        """Rows that wait for the device."""
+        return self._waiting
 
     def start(self) -> None:
-        """Begin to serve; needs a running event loop."""
-        self._loop = asyncio.create_task(self._serve(), name="batcher")
+        """Begin to serve; needs the running event loop."""
+        self._loop = asyncio.get_running_loop()
 
-    async def stop(self) -> None:
-        """Stop serving; what is still queued is cancelled."""
-        if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
-        for queued in self._queue:
-            queued.future.cancel()
+    def stop(self) -> None:
+        """Stop serving; every request that is not answered yet is cancelled."""
+        with self._lock:
+            self._stopped = True
+        for ticket in self._tickets:
+            ticket.future.cancel()
 
-    def submit(self, items: Sequence[Item]) -> list[Queued[Item, Output]]:
-        """Queue items, all or none; raises :class:`Overloaded` when their tokens do not fit into the queue."""
-        cost = sum(item.tokens for item in items)
-        if self._queued_tokens and self._queued_tokens + cost > self._max_queue_tokens:
-            raise Overloaded(
-                f"{self._queued_tokens} tokens are queued and this request has {cost}; at most {self._max_queue_tokens} may wait"
-            )
-        loop = asyncio.get_running_loop()
-        queued = [Queued[Item, Output](item, loop.create_future()) for item in items]
-        self._queue += queued
-        self._queued_tokens += cost
-        self._arrival.set()
-        return queued
-
-    async def _serve(self) -> None:
-        while True:
-            await self._arrival.wait()
-            batch = self._take()
-            if not self._queue:
-                self._arrival.clear()
-            if batch:
-                await self._run(batch)
-
-    def _take(self) -> list[Queued[Item, Output]]:
-        """Remove the next batch: the oldest item and those nearest to it in length, up to the token budget."""
-        self._queue = [queued for queued in self._queue if not queued.future.done()]
-        if not self._queue:
-            self._queued_tokens = 0
-            return []
-        oldest = self._queue[0]
-        near = sorted(self._queue, key=lambda queued: abs(queued.item.tokens - oldest.item.tokens))
-        batch: list[Queued[Item, Output]] = []
-        tokens = 0
-        for queued in near:
-            if batch and tokens + queued.item.tokens > self._max_batch_tokens:
-                break
-            batch.append(queued)
-            tokens += queued.item.tokens
-        taken = set(map(id, batch))
-        self._queue = [queued for queued in self._queue if id(queued) not in taken]
-        self._queued_tokens = sum(queued.item.tokens for queued in self._queue)
-        return batch
-
-    async def _run(self, batch: list[Queued[Item, Output]]) -> None:
-        started, outputs = await self._device.run(lambda: self._timed([queued.item for queued in batch]))
-        finished = time.perf_counter()
-        for queued, output in zip(batch, outputs, strict=True):
-            queued.started, queued.finished = started, finished
-            if queued.future.done():
-                continue
-            if isinstance(output, Exception):
-                queued.future.set_exception(output)
+    def submit(self, ticket: Ticket[Output], items: Sequence[Item]) -> list[Queued[Item, Output]]:
+        """Queue a ticket's items, all or none; raises :class:`Overloaded` when their tokens do not fit into the queue."""
+        rows = [Queued(item, ticket, place) for place, item in enumerate(items)]
+        cost = sum(row.tokens for row in rows)
+        with self._lock:
+            if self._queue.tokens and self._queue.tokens + cost > self._max_queue_tokens:
+                raise Overloaded(
+                    f"{self._queue.tokens} tokens are queued and this request has {cost}; "
+                    f"at most {self._max_queue_tokens} may wait"
+                )
+            for row in rows:
+                self._queue.push(row)
+            self._waiting += len(rows)
+            if self._turning:
+                self._form_ahead()
             else:
-                queued.future.set_result(output)
+                self._turning = True
+                self._device.submit(self._turn)
+        self._tickets.add(ticket)
+        return rows
 
-    def _timed(self, items: Sequence[Item]) -> tuple[float, Sequence[Output | Exception]]:
-        return time.perf_counter(), self._isolated(items)
+    def withdraw(self, ticket: Ticket[Output], rows: Sequence[Queued[Item, Output]]) -> None:
+        """Forget a ticket, and take those of its rows out that still wait."""
+        self._tickets.discard(ticket)
+        if not ticket.is_complete:
+            with self._lock:
+                self._waiting -= sum(self._queue.remove(row) for row in rows)
 
-    def _isolated(self, items: Sequence[Item]) -> Sequence[Output | Exception]:
-        """Outputs of a batch; when it fails as a whole, each item runs again alone, so that only the bad one fails."""
+    def _form_ahead(self) -> None:
+        """While a batch is computed, have the next one ready, provided that waiting would make it no better."""
+        if self._ahead is None and self._queue.tokens >= WINDOW * self._max_batch_tokens:
+            self._ahead = self._threads.submit(self._form)
+
+    def _turn(self) -> None:
+        """One batch, on the device thread."""
         try:
-            outputs = self._forward(items)
+            formed = self._next()
+            if formed.live:
+                self._compute(formed)
+        finally:
+            with self._lock:
+                self._turning = not self._stopped and bool(self._queue or self._ahead)
+                if self._turning:
+                    self._device.submit(self._turn)
+
+    def _next(self) -> _Formed[Item, Batch, Output]:
+        """The batch that was formed ahead, or else one of what waits now; and the next one is begun if there is enough."""
+        with self._lock:
+            ahead, self._ahead = self._ahead, None
+        formed = self._form() if ahead is None or ahead.cancel() else ahead.result()
+        if any(row.ticket.is_over() for row in formed.live):
+            formed = self._collate(formed.rows)
+        with self._lock:
+            self._waiting -= len(formed.rows)
+            self._form_ahead()
+        return formed
+
+    def _form(self) -> _Formed[Item, Batch, Output]:
+        with self._lock:
+            rows = self._queue.take(self._max_batch_tokens)
+        return self._collate(rows)
+
+    def _collate(self, rows: Sequence[Queued[Item, Output]]) -> _Formed[Item, Batch, Output]:
+        live = [row for row in rows if not row.ticket.is_over()]
+        try:
+            return _Formed(rows, live, self._task.collate([row.item for row in live]) if live else None)
+        except Exception:
+            return _Formed(rows, live, None)  # collated again by halves, which finds the row that it fails on
+
+    def _compute(self, formed: _Formed[Item, Batch, Output]) -> None:
+        started = time.monotonic()
+        outputs = self._outputs([row.item for row in formed.live], formed.batch)
+        finished = time.monotonic()
+        self._loop.call_soon_threadsafe(self._deliver, formed.live, outputs, started, finished)
+
+    def _outputs(self, items: Sequence[Item], batch: Batch | None = None) -> Sequence[Output | Exception]:
+        """Outputs of a batch; when it fails as a whole, by halves, so that only the bad row fails in the end."""
+        try:
+            outputs = self._task.forward(self._task.collate(items) if batch is None else batch)
             if len(outputs) != len(items):
                 raise RuntimeError(f"{len(outputs)} outputs for {len(items)} items")
             return outputs
         except Exception as error:
             if len(items) > 1:
-                log.warning("a batch of %d rows failed (%s); running each alone", len(items), type(error).__name__)
-                return [output for item in items for output in self._isolated([item])]
+                log.warning("a batch of %d rows failed (%s); running its halves", len(items), type(error).__name__)
+                middle = len(items) // 2
+                return [*self._outputs(items[:middle]), *self._outputs(items[middle:])]
             if isinstance(error, QuickchangeError):
                 return [error]
             log.exception("a forward failed")
             return [ForwardFailed("the model failed on this input")]
+
+    @staticmethod
+    def _deliver(
+        rows: Sequence[Queued[Item, Output]], outputs: Sequence[Output | Exception], started: float, finished: float
+    ) -> None:
+        for row, output in zip(rows, outputs, strict=True):
+            row.ticket.settle(row.place, output, started, finished)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from service.engine.batcher import Batcher, Costed, Queued
+from service.engine.batcher import Batcher
 from service.engine.device import Device
+from service.engine.ticket import Costed, Ticket
 from service.errors import DeadlineExceeded, Overloaded
 
 
@@ -73,9 +74,7 @@ class Pipeline(Generic[Request, Item, Output]):
         self, task: Task[Request, Item, Batch, Output], device: Device, threads: ThreadPoolExecutor, limits: Limits
     ) -> None:
         self._prepare, self._threads, self._limits = task.prepare, threads, limits
-        self._batcher: Batcher[Item, Output] = Batcher(
-            lambda items: task.forward(task.collate(items)), device, limits.batch_tokens, limits.queue_tokens
-        )
+        self._batcher = Batcher(task, device, threads, limits.batch_tokens, limits.queue_tokens)
         self._rows = 0
         self.start, self.stop = self._batcher.start, self._batcher.stop
 
@@ -105,31 +104,22 @@ class Pipeline(Generic[Request, Item, Output]):
                 f"{self._rows} rows are in work and this request has {request.rows}; at most {self._limits.rows} are accepted"
             )
         self._rows += request.rows
+        deadline = time.monotonic() + self._limits.seconds
         try:
-            async with asyncio.timeout(self._limits.seconds):
-                return await self._answer(request)
+            async with asyncio.timeout_at(deadline):
+                return await self._answer(request, deadline)
         except TimeoutError:
             raise DeadlineExceeded(f"no answer within {self._limits.seconds:g} s") from None
         finally:
             self._rows -= request.rows
 
-    async def _answer(self, request: Request) -> Answer[Output]:
-        arrived = time.perf_counter()
-        items = await self._on_thread(lambda: self._prepare(request))
-        prepared = time.perf_counter()
-        queued = self._batcher.submit(items)
+    async def _answer(self, request: Request, deadline: float) -> Answer[Output]:
+        arrived = time.monotonic()
+        items = await asyncio.get_running_loop().run_in_executor(self._threads, self._prepare, request)
+        ticket: Ticket[Output] = Ticket(len(items), deadline)
+        rows = self._batcher.submit(ticket, items)
         try:
-            outputs = await asyncio.gather(*(entry.future for entry in queued))
+            outputs = await ticket.future
         finally:
-            for entry in queued:
-                entry.future.cancel()
-        return Answer(outputs, _timing(arrived, prepared, queued))
-
-    async def _on_thread(self, call: Callable[[], Sequence[Item]]) -> Sequence[Item]:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-
-
-def _timing(arrived: float, prepared: float, queued: Sequence[Queued[Item, Output]]) -> Timing:
-    waited = max((entry.started - entry.arrived for entry in queued), default=0.0)
-    computed = max((entry.finished - entry.started for entry in queued), default=0.0)
-    return Timing(1e3 * (prepared - arrived), 1e3 * waited, 1e3 * computed)
+            self._batcher.withdraw(ticket, rows)
+        return Answer(outputs, Timing(1e3 * (ticket.arrived - arrived), 1e3 * ticket.queue, 1e3 * ticket.inference))

@@ -75,6 +75,11 @@ class TextItem:
         """The row's cost in a batch."""
         return len(self.ids)
 
+    @property
+    def share(self) -> str:
+        """Whose part of the device the row takes: its adapter's, whatever the version."""
+        return self.ref.name
+
 
 @dataclass(frozen=True, slots=True)
 class TextBatch:

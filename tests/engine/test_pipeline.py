@@ -3,95 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.engine.device import Device
-from service.engine.pipeline import Limits, Pipeline
+from service.engine.pipeline import Limits
 from service.errors import DeadlineExceeded, ForwardFailed, InvalidInput, Overloaded
-
-
-@dataclass(frozen=True)
-class Numbers:
-    values: tuple[int, ...]
-
-    @property
-    def rows(self) -> int:
-        return len(self.values)
-
-
-@dataclass(frozen=True)
-class Number:
-    value: int
-
-    @property
-    def tokens(self) -> int:
-        return max(1, self.value)
-
-
-@dataclass
-class Doubling:
-    """Doubles numbers; 13 breaks its batch, 666 fails alone, and nothing is computed before ``gate`` opens."""
-
-    gate: threading.Event = field(default_factory=threading.Event)
-    batches: list[list[int]] = field(default_factory=list)
-    started: threading.Event = field(default_factory=threading.Event)
-
-    def prepare(self, request: Numbers) -> list[Number]:
-        if any(value < 0 for value in request.values):
-            raise InvalidInput("negative")
-        return [Number(value) for value in request.values]
-
-    def collate(self, items: Sequence[Number]) -> list[Number]:
-        return list(items)
-
-    def forward(self, items: Sequence[Number]) -> list[int | Exception]:
-        self.started.set()
-        assert self.gate.wait(10)
-        self.batches.append([item.value for item in items])
-        if any(item.value == 13 for item in items):
-            raise ZeroDivisionError
-        return [InvalidInput("beast") if item.value == 666 else 2 * item.value for item in items]
-
-
-LIMITS = Limits(rows=8, batch_tokens=100, queue_tokens=1000, seconds=5.0)
-
-
-@asynccontextmanager
-async def running(task: Doubling, limits: Limits = LIMITS) -> AsyncIterator[Pipeline[Numbers, Number, int]]:
-    device, threads = Device(), ThreadPoolExecutor(2)
-    pipeline: Pipeline[Numbers, Number, int] = Pipeline(task, device, threads, limits)
-    pipeline.start()
-    try:
-        yield pipeline
-    finally:
-        task.gate.set()
-        await pipeline.stop()
-        device.close()
-        threads.shutdown()
-
-
-def opened() -> Doubling:
-    task = Doubling()
-    task.gate.set()
-    return task
-
-
-async def busy(task: Doubling, pipeline: Pipeline[Numbers, Number, int], *values: int) -> list[asyncio.Task[object]]:
-    """Requests of one number each: the first is on the device, the others wait."""
-    first = asyncio.create_task(pipeline.run(Numbers((1,))))
-    await asyncio.to_thread(task.started.wait, 10)
-    waiting = [asyncio.create_task(pipeline.run(Numbers((value,)))) for value in values]
-    while pipeline.depth < len(values):
-        await asyncio.sleep(0.001)
-    return [first, *waiting]
+from tests.engine.numbers import Doubling, Numbers, busy, opened, running
 
 
 def test_outputs_come_in_the_order_of_the_request_with_timing() -> None:
