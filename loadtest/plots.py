@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 SIZE, DOTS = (6.4, 4.0), 150
 MARKERS = "osD^vP*Xh"
@@ -71,8 +72,11 @@ def _draw(look: Look, curve: Mapping[str, Any], file: Path) -> Path:
         axes.minorticks_off()
     if "y" in look.logarithmic:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:,g}")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
     elif look.reference is None:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=0, top=1.1 * axes.get_ylim()[1])
     axes.set(title=look.title, xlabel=look.x, ylabel=look.y)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)

@@ -52,7 +52,7 @@ def adapters(bundles: dict[str, Bundle], tmp_path: Path) -> Path:
 
 def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "loadtest.bench", "--rehearse", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "COLUMNS": "200"})
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env={**os.environ, "COLUMNS": "200"})
 
 
 def read(folder: Path) -> dict[str, Any]:
