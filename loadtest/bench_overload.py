@@ -106,7 +106,7 @@ def _broken(status: int) -> bool:
 def _flood(bench: Bench, pid: int, port: int, requests: Sequence[bytes], random: Random) -> Flood:
     """A normal load, three times the capacity, and a normal load again, with no pause between them."""
     plan = bench.plan
-    capacity = full_load(port, requests, CONNECTIONS, plan.block)[0].rate
+    capacity = full_load(port, requests, CONNECTIONS, plan.block).rate
     ends = (plan.steady, plan.steady + plan.flood, plan.steady + plan.flood + plan.after)
     times = [
         *arrivals(NORMAL * capacity, 0.0, plan.steady, random),

@@ -117,7 +117,7 @@ def peers(bench: Bench) -> Part:
                 bench.say(f"{name}, repeat {repeat + 1} of {bench.repeats}")
                 with contender.awake():
                     for connections in dict.fromkeys(row.connections for row in ROWS):
-                        load = full_load(contender.port, contender.requests, connections, bench.plan.block)[0]
+                        load = full_load(contender.port, contender.requests, connections, bench.plan.block)
                         outcomes[name, connections].append(load)
     return Part([figure for name in (OURS, PLAIN) for figure in _figures(name, outcomes)])
 
