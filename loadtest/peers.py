@@ -88,6 +88,7 @@ def main(
     data: Annotated[
         Path, typer.Option(help="TweetEval folder to take texts from; without it they are made up, as long as tweets are")
     ] = ROOT / "../shared/data/tweeteval/sentiment",
+    infinity: Annotated[Path, typer.Option(help="Infinity's command")] = INFINITY,
     repeats: Annotated[int, typer.Option(min=3, help="of every measurement")] = 3,
     rehearse: Annotated[bool, typer.Option("--rehearse", help="tiny sizes, whose figures mean nothing")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="exit with 1 when a bar is missed")] = False,
@@ -99,7 +100,7 @@ def main(
     try:
         with tempfile.TemporaryDirectory() as scratch, progress() as say:
             plan = REHEARSAL if rehearse else Plan()
-            report.add("peers", peers(Bench(Path(scratch), Path(scratch), data, SHAPE, DTYPES, repeats, plan, say)))
+            report.add("peers", peers(Bench(Path(scratch), Path(scratch), data, SHAPE, DTYPES, repeats, plan, say), infinity))
     except (ServerFailed, WrongAnswers) as error:
         errors.print(f"[bold red]error:[/] {error}", soft_wrap=True)
         raise typer.Exit(2) from None
@@ -107,11 +108,11 @@ def main(
     raise typer.Exit(1 if strict and not all(figure.met for figure in report.figures) else 0)
 
 
-def peers(bench: Bench) -> Part:
+def peers(bench: Bench, infinity: Path) -> Part:
     """Blocks of the two servers in turns; ours also in float32, as Infinity computes."""
     outcomes: dict[tuple[str, int], list[Outcome]] = defaultdict(list)
     with ExitStack() as stack:
-        contenders = _start(bench, stack)
+        contenders = _start(bench, infinity, stack)
         for repeat in range(bench.repeats):
             for name, contender in contenders.items():
                 bench.say(f"{name}, repeat {repeat + 1} of {bench.repeats}")
@@ -119,13 +120,13 @@ def peers(bench: Bench) -> Part:
                     for connections in dict.fromkeys(row.connections for row in ROWS):
                         load = full_load(contender.port, contender.requests, connections, bench.plan.block)
                         outcomes[name, connections].append(load)
-    return Part([figure for name in (OURS, PLAIN) for figure in _figures(name, outcomes)])
+    return Part([figure for name in (OURS, PLAIN) for figure in compare(name, outcomes)])
 
 
-def _start(bench: Bench, stack: ExitStack) -> dict[str, Contender]:
+def _start(bench: Bench, infinity: Path, stack: ExitStack) -> dict[str, Contender]:
     """Start every server, and stop it by a signal until its turn; the peer comes first."""
     mix = asked(bench, bench.plan.tenants)
-    found = {PEER: stack.enter_context(_infinity(bench))}
+    found = {PEER: stack.enter_context(_infinity(bench, infinity))}
     for name, dtype in ((OURS, bench.dtype), (PLAIN, "fp32")):
         server = stack.enter_context(served(bench, SHAPE, bench.plan.tenants, dtype=dtype))
         found[name] = Contender(server.pid, server.port, [one.request for one in mix])
@@ -136,14 +137,14 @@ def _start(bench: Bench, stack: ExitStack) -> dict[str, Contender]:
 
 
 @contextmanager
-def _infinity(bench: Bench) -> Iterator[Contender]:
+def _infinity(bench: Bench, infinity: Path) -> Iterator[Contender]:
     """Infinity with one merged classifier, as its own documentation starts it."""
-    if not INFINITY.is_file():
-        raise ServerFailed("Infinity is not installed; 'make bench-peers' does that")
+    if not infinity.is_file():
+        raise ServerFailed(f"{infinity}: no Infinity there; 'make bench-peers' installs it")
     bench.say("starting Infinity")
     folder, port, log = write_classifier(SHAPES[SHAPE], bench.scratch / "merged"), free_port(), bench.scratch / "infinity.log"
     model = ["--model-id", str(folder), "--served-model-name", "merged", "--engine", "torch", "--device", "cpu"]
-    command = [str(INFINITY), "v2", *model, "--host", "127.0.0.1", "--port", str(port)]
+    command = [str(infinity), "v2", *model, "--host", "127.0.0.1", "--port", str(port)]
     quiet = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
     with log.open("wb") as out:
         process = subprocess.Popen(command, env={**os.environ, **quiet}, stdout=out, stderr=out)  # noqa: S603  # our own command
@@ -172,7 +173,7 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     raise ServerFailed(f"Infinity did not start: {' '.join(last)}")
 
 
-def _figures(name: str, outcomes: Outcomes) -> Iterator[Figure]:
+def compare(name: str, outcomes: Outcomes) -> Iterator[Figure]:
     """One of our servers over Infinity's; the bars are for the one that computes as it does by default."""
     for row in ROWS:
         pairs = list(zip(outcomes[name, row.connections], outcomes[PEER, row.connections], strict=True))
