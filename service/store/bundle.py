@@ -12,12 +12,11 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from service.errors import AdapterIncompatible
 from service.store.layout import CARD, CONFIG, MANIFEST, WEIGHTS
+from service.store.weights import Data, parse_weights, read_block
 from service.wording import WORDED, describe
 
 TEXT_CLASSIFICATION: Final = "text-classification"
@@ -70,17 +69,17 @@ class Bundle:
     """One adapter version in memory: its files' bytes, the configuration in one of them, and its manifest."""
 
     config: Mapping[str, Any]
-    files: Mapping[str, bytes]
+    files: Mapping[str, Data]
     manifest: Manifest
 
     @classmethod
-    def assemble(cls, config: Mapping[str, Any], weights: bytes, manifest: Manifest | None = None, card: str = "") -> Bundle:
+    def assemble(cls, config: Mapping[str, Any], weights: Data, manifest: Manifest | None = None, card: str = "") -> Bundle:
         """A bundle from its contents; the manifest, made from the others where there is none, gets every file's sha256.
 
         Raises :class:`AdapterIncompatible` when the labels cannot be told.
         """
         canonical = canonical_config(config)
-        files = {CONFIG: (json.dumps(canonical, indent=2, sort_keys=True) + "\n").encode(), WEIGHTS: weights}
+        files: dict[str, Data] = {CONFIG: (json.dumps(canonical, indent=2, sort_keys=True) + "\n").encode(), WEIGHTS: weights}
         if card:
             files[CARD] = card.encode()
         manifest = manifest or default_manifest(canonical, weights)
@@ -88,7 +87,7 @@ class Bundle:
         return cls(canonical, files, manifest.model_copy(update={"files": sums}))
 
     @classmethod
-    def parse(cls, config: bytes, weights: bytes, manifest: bytes | None = None, card: str = "") -> Bundle:
+    def parse(cls, config: bytes, weights: Data, manifest: bytes | None = None, card: str = "") -> Bundle:
         """A bundle from files that came from outside.
 
         Raises :class:`AdapterIncompatible` when one cannot be read, or is not the one that the manifest describes.
@@ -101,7 +100,7 @@ class Bundle:
         return bundle
 
     @property
-    def weights(self) -> bytes:
+    def weights(self) -> Data:
         """The bytes of the safetensors file."""
         return self.files[WEIGHTS]
 
@@ -111,12 +110,12 @@ class Bundle:
         return parse_weights(self.weights)
 
     @property
-    def contents(self) -> dict[str, bytes]:
+    def contents(self) -> dict[str, Data]:
         """The folder's files in the order to write them: the manifest comes last."""
         return {**self.files, MANIFEST: (self.manifest.model_dump_json(indent=2) + "\n").encode()}
 
 
-def sha256(data: bytes) -> str:
+def sha256(data: Data) -> str:
     """``sha256:`` and the hexadecimal digest of ``data``."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
@@ -164,22 +163,13 @@ def read_bundle(folder: Path) -> Bundle:
     manifest, card = folder / MANIFEST, folder / CARD
     return Bundle.parse(
         (folder / CONFIG).read_bytes(),
-        (folder / WEIGHTS).read_bytes(),
+        read_block(folder / WEIGHTS),
         manifest.read_bytes() if manifest.is_file() else None,
         card.read_text("utf-8") if card.is_file() else "",
     )
 
 
-def parse_weights(data: bytes) -> dict[str, Tensor]:
-    """The named tensors in the bytes of a safetensors file; raises :class:`AdapterIncompatible` for anything else."""
-    try:
-        tensors: dict[str, Tensor] = load_tensors(data)
-    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError):
-        raise AdapterIncompatible([f"{WEIGHTS} is not a readable safetensors file"]) from None
-    return tensors
-
-
-def default_manifest(config: Mapping[str, Any], weights: bytes) -> Manifest:
+def default_manifest(config: Mapping[str, Any], weights: Data) -> Manifest:
     """A manifest for an adapter that came without one: labels from its configuration, or ``LABEL_0…`` by its head.
 
     Raises :class:`AdapterIncompatible` when neither labels nor their number can be told.
@@ -198,7 +188,7 @@ def default_manifest(config: Mapping[str, Any], weights: bytes) -> Manifest:
         ) from None
 
 
-def _classifier_labels(config: Mapping[str, Any], weights: bytes) -> tuple[str, ...]:
+def _classifier_labels(config: Mapping[str, Any], weights: Data) -> tuple[str, ...]:
     names = config.get("id2label")
     if isinstance(names, dict) and all(key.isdigit() for key in names):
         return tuple(str(names[key]) for key in sorted(names, key=int))

@@ -17,6 +17,7 @@ from service.errors import AdapterIncompatible, AdapterNotFound, StoreFull, Unav
 from service.store.bundle import Bundle, Manifest, parse_manifest, read_bundle
 from service.store.layout import MANIFEST
 from service.store.selector import NAME, VERSION, Ref
+from service.store.weights import Data
 
 log = logging.getLogger(__name__)
 STATE = "registry.json"
@@ -118,7 +119,7 @@ class DirectoryStore:
         return self.root / ref.name / str(ref.version)
 
 
-def _write_durably(file: Path, data: bytes) -> None:
+def _write_durably(file: Path, data: Data) -> None:
     with file.open("xb") as out:
         out.write(data)
         out.flush()

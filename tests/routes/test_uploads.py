@@ -42,7 +42,7 @@ REFUSED: dict[str, tuple[str, bytes | Change, list[str]]] = {
     "weights that are no file of tensors": ("adapter_model", b"x" * 100, UNREADABLE),
     "empty weights": ("adapter_model", b"", UNREADABLE),
     "a pickle": ("adapter_model", b"\x80\x04}q\x00.", UNREADABLE),
-    "weights cut off": ("adapter_model", lambda bundle: bundle.weights[:-40], UNREADABLE),
+    "weights cut off": ("adapter_model", lambda bundle: bytes(bundle.weights[:-40]), UNREADABLE),
     "a header of 2^63 bytes": ("adapter_model", b"\xff" * 8 + b"{}", UNREADABLE),
     "a configuration that is not JSON": ("adapter_config", b"{", ["adapter_config.json is not JSON"]),
     "a configuration that is a list": ("adapter_config", b"[]", ["not a JSON object"]),
@@ -95,7 +95,7 @@ def test_a_broken_adapter_is_refused_with_every_fault_and_leaves_no_trace(
 
 
 def test_files_that_the_manifest_does_not_describe_are_refused(server: Server, bundles: dict[str, Bundle]) -> None:
-    mixed = bundle_parts(bundles["irony"], adapter_model=bundles["irony-2"].weights)
+    mixed = bundle_parts(bundles["irony"], adapter_model=bytes(bundles["irony-2"].weights))
     assert_problem(server.upload("broken", mixed), 422, "adapter_incompatible", "adapter_model.safetensors is not the file")
 
 

@@ -25,7 +25,7 @@ START_SECONDS = 60.0
 
 def bundle_parts(bundle: Bundle, **changes: bytes | None) -> dict[str, bytes]:
     """A bundle's files as the parts of an upload; None leaves one out."""
-    files: dict[str, bytes | None] = {part: bundle.contents.get(file) for part, file in PARTS.items()}
+    files = {part: bytes(bundle.contents[file]) for part, file in PARTS.items() if file in bundle.contents}
     return {name: data for name, data in {**files, **changes}.items() if data is not None}
 
 

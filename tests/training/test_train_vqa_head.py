@@ -242,6 +242,6 @@ def test_refitting_learns_from_all_questions_and_keeps_the_figures_of_before(tmp
     refitted = train(data, replace(TINY, refit=True), "walls", "daquar", tmp_path / "cache")
     assert refitted.manifest.metrics == measured.manifest.metrics
     assert refitted.weights != measured.weights
-    card = " ".join(refitted.files["README.md"].decode().split())
+    card = " ".join(bytes(refitted.files["README.md"]).decode().split())
     assert "cannot be measured again on these weights" in card
     assert len(everything(features()).rows["train"]) == 64
