@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from litestar import Request, Response, post
-from litestar.datastructures import UploadFile
 from litestar.di import NamedDependency
 from litestar.openapi.spec import Example, OpenAPIMediaType, Operation, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from pydantic import ValidationError
 
-from service.errors import BadRequest, InvalidInput, UnsupportedMedia
-from service.routes.guards import content_type
+from service.errors import BadRequest, UnsupportedMedia
+from service.routes.asgi import header
+from service.routes.form import read_form
+from service.routes.guards import Connection, content_type
 from service.routes.problems import documented
 from service.routes.schemas import ScoredAnswer, VqaBody, VqaResult, VqaResults, faults_of
 from service.routes.services import Services, respond
@@ -69,41 +69,45 @@ class _VqaOperation(Operation):
 )
 async def vqa(request: Request[Any, Any, Any], services: NamedDependency[Services]) -> Response[VqaResult | VqaResults]:
     """One question gives one result, ``questions`` give a list; the image is encoded once."""
-    image, body = await _read(request)
-    questions = body.all_questions()
+    return await answer(request, await request.body(), services)
+
+
+async def answer(connection: Connection, body: bytes, services: Services) -> Response[VqaResult | VqaResults]:
+    """What the handler answers to these bytes."""
+    image, asked = _read(connection, body)
+    questions = asked.all_questions()
     services.check_batch(len(questions))
-    answer = await services.vqa.run(VqaRequest(image, questions, body.adapter, body.top_k))
-    results = [_result(output) for output in answer.outputs]
-    content: VqaResult | VqaResults = results[0] if body.question is not None else VqaResults(results=results)
-    return respond(content, answer, [output.ref for output in answer.outputs])
+    found = await services.vqa.run(VqaRequest(image, questions, asked.adapter, asked.top_k))
+    results = [_result(output) for output in found.outputs]
+    content: VqaResult | VqaResults = results[0] if asked.question is not None else VqaResults(results=results)
+    return respond(content, found, [output.ref for output in found.outputs])
 
 
-async def _read(request: Request[Any, Any, Any]) -> tuple[bytes, VqaBody]:
-    kind = content_type(request)
+def _read(connection: Connection, body: bytes) -> tuple[str | bytes, VqaBody]:
+    """The image, in base64 where it came in JSON, and the rest."""
+    kind = content_type(connection)
     if kind == "multipart/form-data":
-        return await _read_form(request)
+        return _read_form(read_form(header(connection.scope, b"content-type"), body))
     if kind != "application/json":
         raise UnsupportedMedia(
             f"content type {kind or 'missing'!r} is not read here; send multipart/form-data or application/json"
         )
-    body = VqaBody.read(await request.body())
-    try:
-        return base64.b64decode(body.image, validate=True), body
-    except (binascii.Error, ValueError):
-        raise InvalidInput("image is not base64") from None
+    asked = VqaBody.read(body)
+    return asked.image, asked
 
 
-async def _read_form(request: Request[Any, Any, Any]) -> tuple[bytes, VqaBody]:
-    form = await request.form()
-    uploads = form.getall("image", [])
-    if len(uploads) != 1 or not isinstance(uploads[0], UploadFile):
+def _read_form(parts: Mapping[str, Sequence[str | bytes]]) -> tuple[bytes, VqaBody]:
+    images = parts.get("image", ())
+    if len(images) != 1 or isinstance(images[0], str):
         raise BadRequest("image is required, as one file of the form")
-    repeated = sorted(name for name in form if name != "questions" and len(form.getall(name)) > 1)
-    if repeated:
-        raise BadRequest(f"{repeated[0][:80]} is given more than once")
-    fields = {name: form.getall(name) if name == "questions" else form[name] for name in form if name != "image"}
+    for name, values in parts.items():
+        if len(values) > 1 and name != "questions":
+            raise BadRequest(f"{name[:80]} is given more than once")
+        if name != "image" and any(isinstance(value, bytes) for value in values):
+            raise BadRequest(f"{name[:80]} must be a string, not a file")
+    fields = {name: values if name == "questions" else values[0] for name, values in parts.items()}
     try:
-        return await uploads[0].read(), VqaBody.model_validate({**fields, "image": ""})
+        return images[0], VqaBody.model_validate({**fields, "image": ""})
     except ValidationError as error:
         raise BadRequest(faults_of(error)) from None
 

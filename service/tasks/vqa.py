@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from operator import itemgetter
 import torch
 from torch import Tensor
 
-from service.errors import AdapterIncompatible
+from service.errors import AdapterIncompatible, InvalidInput
 from service.models.image_encoder import ImageEncoder
 from service.models.sentence_encoder import SentenceEncoder
 from service.models.vqa_head import VqaHead
@@ -25,13 +26,14 @@ from service.tasks.residency import OnDevice, Residency
 
 IMAGE_TOKENS = 256  # what a new image costs in a batch, beside a question's tokens: about the ratio of their forwards
 TOP_ANSWERS = 5
+FLOAT = 4  # bytes of a float32
 
 
 @dataclass(frozen=True, slots=True)
 class VqaRequest:
-    """An image file's bytes, the questions about it, and the selector of the adapter that answers."""
+    """An image file's bytes, or base64 of them; the questions about it, and the selector of the adapter that answers."""
 
-    image: bytes
+    image: bytes | str
     questions: Sequence[str]
     adapter: str
     top_k: int | None = None
@@ -52,7 +54,7 @@ class Resident:
     @property
     def nbytes(self) -> int:
         """What its tensors take."""
-        return self.head.nbytes
+        return sum(tensor.nbytes for tensor in self.head.tensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,7 @@ class VisualQuestionAnswering:
 
     def device_bytes(self, checked: Resident) -> int:
         """What :meth:`load` will take on the device."""
-        return checked.nbytes
+        return sum(FLOAT * tensor.numel() for tensor in checked.head.tensors)
 
     def load(self, checked: Resident) -> Resident:
         """Copy a checked version to the device."""
@@ -177,8 +179,9 @@ class VisualQuestionAnswering:
         if not bool(torch.isfinite(logits).all()):
             raise AdapterIncompatible(["its logits for a plain image and question are not finite"])
 
-    def _image(self, data: bytes) -> tuple[Encodable[Tensor], int]:
+    def _image(self, given: bytes | str) -> tuple[Encodable[Tensor], int]:
         """An image, decoded unless its embedding is known, and its cost: nothing if another request has brought it."""
+        data = given if isinstance(given, bytes) else _from_base64(given)
         entry = self.image_cache.get(hashlib.sha256(data).digest())
         is_first = entry.claim(lambda: self._images.preprocess(decode(data, self._max_pixels)))
         return entry, IMAGE_TOKENS if is_first else 0
@@ -193,6 +196,13 @@ class VisualQuestionAnswering:
         shape = (len(images), *(images[0].shape if images else ()))
         out = torch.empty(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
         return torch.stack(list(images), out=out) if images else out
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:  # its own error for bad base64 is one, too
+        raise InvalidInput("image is not base64") from None
 
 
 def _answers(rows: Sequence[VqaItem], logits: Tensor) -> list[VqaAnswer | Exception]:

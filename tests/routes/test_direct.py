@@ -1,7 +1,8 @@
-"""Predictions on texts go past the framework: nothing tells, but the time that they take."""
+"""Predictions go past the framework: nothing tells, but the time that they take."""
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from service.routes.guards import WRITE, key_line
 from service.store.bundle import Bundle
+from tests.support.images import image_file
 from tests.support.problems import assert_problem
 from tests.support.server import Server
 
@@ -34,6 +36,18 @@ BODIES = [
     b"[]",
     b"null",
 ]
+FORMS: list[dict[str, Any]] = [
+    {"files": {"image": image_file(3)}, "data": {"question": "what is on the table"}},
+    {"files": {"image": image_file(3)}, "data": {"questions": ["how many chairs", "Ünïcödé 日本語"], "top_k": "2"}},
+    {"files": {"image": b"no image"}, "data": {"question": "q"}},
+    {"files": {"image": image_file(3)}, "data": {"question": "q", "adapter": "nope"}},
+    {"files": {"image": image_file(3), "x": b"1"}, "data": {"question": "q"}},
+    {"json": {"image": base64.b64encode(image_file(3)).decode(), "question": "what is on the table"}},
+    {"json": {"image": "!!", "question": "q"}},
+    {"content": b"a", "headers": {"content-type": "multipart/form-data; boundary=a"}},
+    {"content": b"a", "headers": {"content-type": "text/plain"}},
+    {"content": b"", "headers": JSON},
+]
 NOT_JSON = [b"", b"{", b'{"text": "\xff"}', b'{"text": "\\ud800"}', b"[" * 100_000]
 
 
@@ -47,6 +61,12 @@ def told(response: httpx.Response) -> tuple[int, dict[str, str], Any]:
 @pytest.mark.parametrize("path", PATHS)
 def test_the_answer_is_the_frameworks_own(server: Server, path: str, body: bytes) -> None:
     direct, framework = (server.client.post(path + end, content=body, headers=JSON) for end in ("", "/"))
+    assert told(direct) == told(framework)
+
+
+@pytest.mark.parametrize("sent", FORMS)
+def test_a_question_about_an_image_gets_the_frameworks_own_answer(server: Server, sent: dict[str, Any]) -> None:
+    direct, framework = (server.client.post("/v1/vqa" + end, **sent) for end in ("", "/"))
     assert told(direct) == told(framework)
 
 
