@@ -11,6 +11,8 @@
 # that no keys are wanted; the second is for a network, with keys made by 'quickchange keys OWNER --scope adapters:write'.
 
 FROM python:3.11-slim AS build
+# For the LoRA kernel; without a compiler the installation goes on, and LoRA runs through torch.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 RUN python -m venv /opt/quickchange
 ENV PATH=/opt/quickchange/bin:$PATH

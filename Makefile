@@ -11,7 +11,7 @@ PIP := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
-$(VENV)/serve.stamp: pyproject.toml constraints.txt
+$(VENV)/serve.stamp: pyproject.toml constraints.txt service/models/lora_kernel.c
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || { echo "making .venv and installing pinned packages (6 GB, a few minutes the first time) …"; $(PYTHON) -m venv $(VENV); }
 	@$(PIP) -e .

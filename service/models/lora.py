@@ -1,33 +1,46 @@
-"""LoRA factors of many adapters, stacked by rank in banks, and the product that adds them to a linear layer's output.
+"""LoRA factors of many adapters, and the product that adds them to a linear layer's output for rows of any mix.
 
-A linear layer, or several that read the same input (query, key and value), is a *site* of one or more *parts*. A bank
-holds one pair of tensors per site, a slot per adapter: ``a`` (slots, parts · rank, in) and ``b`` (slots, parts · rank,
-parts · out), block-diagonal over the parts so that one product serves them all, with scaling folded in. Zero padding up
-to the bank's rank changes no product.
+Every adapter's factors lie in one tensor of its own, so loading and unloading moves nothing else and a running forward
+needs no lock. A batch names them by address: one call of the kernel (``lora_kernel.c``) adds the products of every run
+of rows. Without the kernel, and off the CPU, the same products run through torch, two for each run and module.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
-FIRST_CAPACITY = 4
+from service.models import lora_kernel
+from service.models.values import zeros
+
+RANK_STEP = 4  # the kernel takes ranks by fours and columns by sixteens; what is added is zero
+LANES = 16
+Array = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A linear layer, or several that read the same input and were joined: modules ``first`` to ``first + parts``.
+
+    ``inputs`` and ``outputs`` are the sizes of each of them.
+    """
+
+    first: int
+    parts: int
+    inputs: int
+    outputs: int
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a LoRA target module lives: its site, which part of it, and the sizes of its input and output."""
+    """A module that LoRA may change: its number among the encoder's, and the sizes of its input and output."""
 
-    site: str
-    part: int
-    parts: int
+    module: int
     inputs: int
     outputs: int
 
@@ -41,156 +54,97 @@ class Factors:
     scaling: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class SiteTensors:
-    """One site of a bank: ``a`` (slots, parts · rank, in) and ``b`` (slots, parts · rank, parts · out).
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedFactors:
+    """An adapter's factors on the device, in float32, scaled.
 
-    ``down`` and ``up`` are each slot's views of them, ready to multiply by.
+    ``modules`` has each module's ``a`` (rank, in) and ``b`` (rank, out), views of ``values``; ``table`` (modules, 3) has
+    their addresses and rank for the kernel, zeros for modules that the adapter leaves alone.
     """
 
-    a: Tensor
-    b: Tensor
-    down: tuple[Tensor, ...]
-    up: tuple[Tensor, ...]
+    values: Tensor
+    modules: Mapping[int, tuple[Tensor, Tensor]]
+    table: Array
 
     @classmethod
-    def of(cls, a: Tensor, b: Tensor) -> SiteTensors:
-        """The tensors with their views."""
-        return cls(a, b, a.transpose(1, 2).unbind(), b.unbind())
+    def load(cls, factors: Mapping[str, Factors], targets: Mapping[str, Target], device: torch.device) -> LoadedFactors:
+        """Copy factors, keyed by module name, to the device."""
+        values = zeros(_numbers(factors, targets), device)
+        table: Array = np.zeros((len(targets), 3), np.int64)
+        modules, start = {}, 0
+        for name, pair in factors.items():
+            target, r = targets[name], pair.a.shape[0]
+            rank, views = _up(r, RANK_STEP), []
+            for factor, width in ((pair.a, target.inputs), (pair.b, target.outputs)):
+                whole = values[start : start + rank * _up(width, LANES)].view(rank, -1)
+                whole[:r, :width].copy_(factor)
+                views.append(whole)
+                start += whole.numel()
+            views[1].mul_(pair.scaling)
+            table[target.module] = views[0].data_ptr(), views[1].data_ptr(), rank
+            modules[target.module] = views[0][:, : target.inputs], views[1][:, : target.outputs]
+        return cls(values, modules, table)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Slot:
-    """An adapter's place in a bank, and the sites that it changes."""
+def loaded_bytes(factors: Mapping[str, Factors], targets: Mapping[str, Target]) -> int:
+    """Bytes that :meth:`LoadedFactors.load` takes on the device."""
+    return 4 * _numbers(factors, targets)
 
-    bank: LoraBank
-    index: int
-    sites: frozenset[str]
 
-    def free(self) -> None:
-        """Give the slot back; call it once, when no batch reads it any more."""
-        self.bank.free(self.index)
+def _numbers(factors: Mapping[str, Factors], targets: Mapping[str, Target]) -> int:
+    sizes = ((pair.a.shape[0], targets[name]) for name, pair in factors.items())
+    return sum(_up(r, RANK_STEP) * (_up(target.inputs, LANES) + _up(target.outputs, LANES)) for r, target in sizes)
+
+
+def _up(count: int, step: int) -> int:
+    return -(-count // step) * step
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """A run of consecutive rows of a packed tensor, [start, stop), that wear the same adapter."""
+class Runs:
+    """Runs of consecutive rows that wear the same factors: ``bounds`` (runs, 2) has each one's first row and its end.
 
-    start: int
-    stop: int
-    slot: Slot
-
-
-class LoraBank:
-    """Stacked factors of every adapter whose rank fits ``rank``; grows by doubling, and forwards take no lock.
-
-    A running forward keeps the mapping it read from :attr:`sites`: growth replaces the mapping, and writes touch only
-    slots that no batch reads.
+    ``table`` (runs, modules, 3) has what the kernel reads; ``worn`` tells for each module whether any run changes it.
     """
 
-    def __init__(self, rank: int, device: torch.device) -> None:
-        self.rank = rank
-        self.sites: Mapping[str, SiteTensors] = MappingProxyType({})
-        self._device = device
-        self._capacity = 0
-        self._free: deque[int] = deque()
-        self._lock = threading.Lock()
+    bounds: Array
+    factors: Sequence[LoadedFactors]
+    table: Array
+    worn: Sequence[bool]
 
-    def load(self, factors: Mapping[str, Factors], targets: Mapping[str, Target]) -> Slot:
-        """Copy an adapter's factors, keyed by module name, into a free slot."""
-        with self._lock:
-            if not self._free:
-                self._grow()
-            index = self._free.pop()
-            self._add_sites({targets[name].site: targets[name] for name in factors})
-            for site in self.sites.values():
-                site.a[index].zero_()
-                site.b[index].zero_()
-            for name, pair in factors.items():
-                self._write(index, targets[name], pair)
-        return Slot(self, index, frozenset(targets[name].site for name in factors))
+    @classmethod
+    def of(cls, runs: Sequence[tuple[int, int, LoadedFactors]]) -> Runs:
+        """Runs given as first row, end and factors, in order and apart."""
+        factors = [run[2] for run in runs]
+        table: Array = np.stack([one.table for one in factors]) if factors else np.zeros((0, 0, 3), np.int64)
+        bounds: Array = np.array([run[:2] for run in runs], np.int64).reshape(-1, 2)
+        return cls(bounds, factors, table, [bool(ranks.any()) for ranks in table[:, :, 2].T])
 
-    def free(self, index: int) -> None:
-        """Put a slot back on the free list."""
-        # No lock: this may run wherever a last reference happens to go, even inside load().
-        self._free.append(index)
+    def over(self, starts: Array) -> Runs:
+        """The same runs over the tokens of their rows; ``starts`` (rows + 1,) has every row's first token, and the end."""
+        return Runs(starts[self.bounds], self.factors, self.table, self.worn)
 
-    def _write(self, index: int, target: Target, pair: Factors) -> None:
-        site, r = self.sites[target.site], pair.a.shape[0]
-        first, column = target.part * self.rank, target.part * target.outputs
-        site.a[index, first : first + r].copy_(pair.a)
-        site.b[index, first : first + r, column : column + target.outputs].copy_(pair.b).mul_(pair.scaling)
-
-    def _add_sites(self, wanted: Mapping[str, Target]) -> None:
-        missing = {name: target for name, target in wanted.items() if name not in self.sites}
-        if missing:
-            added = {name: self._empty(target.parts, target.inputs, target.outputs) for name, target in missing.items()}
-            self.sites = MappingProxyType({**self.sites, **added})
-
-    def _empty(self, parts: int, inputs: int, outputs: int) -> SiteTensors:
-        return SiteTensors.of(
-            torch.zeros(self._capacity, parts * self.rank, inputs, device=self._device),
-            torch.zeros(self._capacity, parts * self.rank, parts * outputs, device=self._device),
-        )
-
-    def _grow(self) -> None:
-        old, self._capacity = self._capacity, max(FIRST_CAPACITY, 2 * self._capacity)
-        grown = {}
-        for name, site in self.sites.items():
-            larger = SiteTensors.of(*(tensor.new_zeros(self._capacity, *tensor.shape[1:]) for tensor in (site.a, site.b)))
-            larger.a[:old].copy_(site.a)
-            larger.b[:old].copy_(site.b)
-            grown[name] = larger
-        self.sites = MappingProxyType(grown)
-        self._free.extend(range(self._capacity - 1, old - 1, -1))
+    def wear(self, site: Site) -> bool:
+        """Whether any run changes a module of the site."""
+        return any(self.worn[site.first : site.first + site.parts])
 
 
-class LoraBanks:
-    """One bank per rank, for the powers of two from 8 up, made when the first adapter needs it."""
-
-    SMALLEST = 8
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._banks: dict[int, LoraBank] = {}
-        self._lock = threading.Lock()
-
-    def load(self, factors: Mapping[str, Factors], targets: Mapping[str, Target]) -> Slot:
-        """Copy an adapter's factors into the smallest bank that its largest rank fits."""
-        rank = self._rank(factors)
-        with self._lock:
-            bank = self._banks.setdefault(rank, LoraBank(rank, self._device))
-        return bank.load(factors, targets)
-
-    def nbytes(self, factors: Mapping[str, Factors], targets: Mapping[str, Target]) -> int:
-        """Bytes of the slot that :meth:`load` would fill."""
-        rank = self._rank(factors)
-        sites = {targets[name].site: targets[name] for name in factors}.values()
-        return 4 * rank * sum(site.parts * (site.inputs + site.parts * site.outputs) for site in sites)
-
-    def _rank(self, factors: Mapping[str, Factors]) -> int:
-        largest = max((pair.a.shape[0] for pair in factors.values()), default=1)
-        return max(self.SMALLEST, 1 << (largest - 1).bit_length())
+NO_RUNS = Runs.of(())
 
 
-def lora_linear(x: Tensor, weight: Tensor, bias: Tensor, site: str, spans: Sequence[Span]) -> Tensor:
-    """A linear layer's output, (rows, out), each span's low-rank product included.
+def add_products(y: Tensor, x: Tensor, site: Site, runs: Runs) -> None:
+    """Add every run's low-rank products to ``y`` (rows, parts · out), in place; ``x`` is (rows, in), of the same type."""
+    if lora_kernel.available and y.device.type == "cpu" and site.inputs <= lora_kernel.MAX_INPUTS:
+        lora_kernel.add(y, x, site.first, site.parts, runs.bounds, runs.table)
+    else:
+        add_by_torch(y, x, site, runs)
 
-    ``x`` is (rows, in); spans are in order and apart. The products come first, on top of the bias, and the layer's own
-    product is added to them: its output is then written once more instead of read and written twice. Consecutive rows
-    share two small products on views of the bank (docs/performance.md has what else was measured).
-    """
-    worn = [span for span in spans if site in span.slot.sites]
-    if not worn:
-        return linear(x, weight, bias)
-    y, done = x.new_empty(len(x), len(weight)), 0
-    for span in worn:
-        if done < span.start:
-            y[done : span.start] = bias
-        tensors, index = span.slot.bank.sites[site], span.slot.index
-        low = x[span.start : span.stop] @ tensors.down[index]
-        torch.addmm(bias, low, tensors.up[index], out=y[span.start : span.stop])
-        done = span.stop
-    if done < len(x):
-        y[done:] = bias
-    return y.addmm_(x, weight.T)
+
+def add_by_torch(y: Tensor, x: Tensor, site: Site, runs: Runs) -> None:
+    """What :func:`add_products` does where there is no kernel for it."""
+    for (start, stop), factors in zip(runs.bounds.tolist(), runs.factors, strict=True):
+        wide = x[start:stop].float()
+        for part in range(site.parts):
+            if site.first + part in factors.modules:
+                a, b = factors.modules[site.first + part]
+                y[start:stop, part * site.outputs : (part + 1) * site.outputs] += ((wide @ a.T) @ b).to(y.dtype)

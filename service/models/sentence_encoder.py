@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -21,8 +22,10 @@ from transformers import AutoTokenizer
 from transformers.utils import logging as hub_logging
 
 from service.errors import StartupError
+from service.models.lora import NO_RUNS
+from service.models.packed import Packed
 from service.models.sources import PACKAGED_MINILM, fingerprint, locate, unreadable
-from service.models.text_encoder import FAMILIES, Packed, TextEncoder, load_base
+from service.models.text_encoder import FAMILIES, TextEncoder, load_base
 
 SETTING = "QUICKCHANGE_SENTENCE_ENCODER"
 POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
@@ -83,12 +86,12 @@ class PackedSentenceEncoder(_Texts):
     def embed(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Embeddings, (n, size) in float32, of rows of token ids."""
         packed = self._encoder.pack(rows)
-        pooled = self._encoder.forward(packed, (), ()) if self._recipe.pooling == "first" else self._mean(packed)
+        pooled = self._encoder.forward(packed, NO_RUNS) if self._recipe.pooling == "first" else self._mean(packed)
         return normalize(pooled) if self._recipe.normalised else pooled
 
     def _mean(self, packed: Packed) -> Tensor:
         states = self._encoder.states(packed)
-        lengths = torch.tensor(packed.lengths, device=states.device)
+        lengths = torch.from_numpy(np.diff(packed.starts)).to(states.device)
         row_of = torch.arange(packed.rows, device=states.device).repeat_interleave(lengths)
         return states.new_zeros(packed.rows, self.size).index_add_(0, row_of, states) / lengths[:, None]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,19 +10,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from service.models.lora import LoraBanks, Slot, Span, lora_linear
+from service.models.lora import LoadedFactors, Runs, loaded_bytes
+from service.models.packed import Packed
 from service.models.text_adapter import Head, TextAdapter, parse_text_adapter
-from service.models.text_encoder import Packed, TextEncoder
+from service.models.text_encoder import TextEncoder
+from service.models.values import copied
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class LoadedTextAdapter:
-    """An adapter on the device: its slot, or None without LoRA factors, and its head.
+    """An adapter on the device: its LoRA factors, if it has any, and its head.
 
-    A reference to it is a lease: its slot is freed when the last one is gone, be it a request's or the server's.
+    A reference to it is a lease: its memory is freed when the last one is gone, be it a request's or the server's.
     """
 
-    slot: Slot | None
+    factors: LoadedFactors | None
     head: Head
 
 
@@ -42,54 +43,49 @@ Run = tuple[int, int, LoadedTextAdapter | None]
 class Batch:
     """Rows as one forward reads them, sorted by adapter.
 
-    ``order`` has for each place its row's number; ``runs`` are places [start, stop) with the adapter that they wear;
-    ``spans`` are the runs that have LoRA factors, over rows and over tokens.
+    ``order`` has for each place its row's number; ``runs`` are places [start, stop) with the adapter that they wear, and
+    ``lora`` those of them that have LoRA factors.
     """
 
     packed: Packed
     order: Sequence[int]
     runs: Sequence[Run]
-    spans: Sequence[Span]
-    over_tokens: Sequence[Span]
+    lora: Runs
 
 
 class TextClassifier:
-    """The encoder, the LoRA banks, and every loaded adapter's head; the rows of a batch share one forward."""
+    """The encoder, and adapters loaded beside it; the rows of a batch share one forward."""
 
     def __init__(self, encoder: TextEncoder, max_rank: int) -> None:
         self.encoder, self.max_rank = encoder, max_rank
-        self._banks = LoraBanks(encoder.device)
 
     def parse(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor], label_count: int) -> TextAdapter:
         """Check an adapter against this base model; raises :class:`AdapterIncompatible` with all faults."""
         return parse_text_adapter(
             config, tensors, family=self.encoder.family, targets=self.encoder.targets, hidden=self.encoder.hidden,
-            label_count=label_count, max_rank=self.max_rank, has_pooler=self.encoder.pooler is not None,
+            label_count=label_count, max_rank=self.max_rank, has_pooler=self.encoder.pools,
         )  # fmt: skip
 
     def load(self, adapter: TextAdapter) -> LoadedTextAdapter:
         """Copy a checked adapter to the device; running forwards go on meanwhile."""
-        device = self.encoder.device
-        slot = self._banks.load(adapter.factors, self.encoder.targets) if adapter.factors else None
-        dense, out = adapter.head.dense, adapter.head.out
-        loaded = LoadedTextAdapter(slot, Head(_to(device, dense) if dense else None, _to(device, out)))
-        if slot is not None:
-            weakref.finalize(loaded, slot.free).atexit = False
-        return loaded
+        device, dense, out = self.encoder.device, adapter.head.dense, adapter.head.out
+        factors = LoadedFactors.load(adapter.factors, self.encoder.targets, device) if adapter.factors else None
+        return LoadedTextAdapter(factors, Head(_to(device, dense) if dense else None, _to(device, out)))
 
     def nbytes(self, adapter: TextAdapter) -> int:
         """Bytes that :meth:`load` takes on the device for a checked adapter."""
-        slot = self._banks.nbytes(adapter.factors, self.encoder.targets)
-        return slot + sum(4 * tensor.numel() for tensor in (*(adapter.head.dense or ()), *adapter.head.out))
+        head: int = sum(4 * tensor.numel() for tensor in (*(adapter.head.dense or ()), *adapter.head.out))
+        return head + loaded_bytes(adapter.factors, self.encoder.targets)
 
     def collate(self, rows: Sequence[Row]) -> Batch:
         """Sort rows by adapter and lay their tokens end to end; may run on any thread, beside a forward."""
         order = sorted(range(len(rows)), key=lambda i: _group(rows[i]))
         ordered = [rows[i] for i in order]
         runs = _runs(ordered)
-        spans = [Span(start, stop, row.slot) for start, stop, row in runs if row is not None and row.slot is not None]
-        packed = self.encoder.pack([row.ids for row in ordered])
-        return Batch(packed, order, runs, spans, packed.over_tokens(spans))
+        lora = Runs.of(
+            [(start, stop, worn.factors) for start, stop, worn in runs if worn is not None and worn.factors is not None]
+        )
+        return Batch(self.encoder.pack([row.ids for row in ordered]), order, runs, lora)
 
     @torch.inference_mode()
     def forward(self, batch: Batch) -> list[Tensor]:
@@ -97,7 +93,7 @@ class TextClassifier:
 
         Float32 logits (labels,), or for a bare row its first-token state (hidden,).
         """
-        states = self.encoder.forward(batch.packed, batch.spans, batch.over_tokens)
+        states = self.encoder.forward(batch.packed, batch.lora)
         pooled = self._pool(states, batch)
         results: list[Tensor] = list(states)
         for start, stop, adapter in batch.runs:
@@ -106,8 +102,7 @@ class TextClassifier:
         return [result for _, result in sorted(zip(batch.order, results, strict=True), key=lambda pair: pair[0])]
 
     def _pool(self, states: Tensor, batch: Batch) -> Tensor:
-        pooler = self.encoder.pooler
-        pooled = torch.empty_like(states) if pooler is None else lora_linear(states, *pooler, "pooler", batch.spans)
+        pooled = self.encoder.pool(states, batch.lora) if self.encoder.pools else torch.empty_like(states)
         for start, stop, adapter in batch.runs:
             if adapter is not None and adapter.head.dense is not None:
                 pooled[start:stop] = linear(states[start:stop], *adapter.head.dense)
@@ -130,4 +125,4 @@ def _runs(rows: Sequence[Row]) -> list[Run]:
 
 
 def _to(device: torch.device, layer: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return layer[0].to(device, torch.float32), layer[1].to(device, torch.float32)
+    return copied(layer[0], device), copied(layer[1], device)

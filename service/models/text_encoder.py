@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding, layer_norm, scaled_dot_product_attention
 from transformers import AutoConfig, AutoModel
-from transformers.activations import ACT2FN
 from transformers.utils import logging as hub_logging
 
 from service.errors import StartupError
-from service.models.lora import Span, Target, lora_linear
+from service.models.linear import COMPUTED_IN, Dtype, Linear, activated
+from service.models.lora import NO_RUNS, Runs, Site, Target, add_products
+from service.models.packed import Packed
 from service.models.sources import fingerprint, locate, unreadable
 
 
@@ -89,59 +88,11 @@ def base_fingerprint(name: str) -> str:
     return load_base(name).fingerprint
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """Token rows laid end to end, and the indices that lead to the padded form that attention needs and back.
-
-    ``first`` (rows,) is each row's first token; ``pad`` (rows · width,) the packed index of every padded position;
-    ``unpad`` (tokens,) the padded index of every token; ``mask`` (rows, 1, 1, width), or None without any padding.
-    ``lengths`` has each row's tokens.
-    """
-
-    ids: Tensor
-    positions: Tensor
-    first: Tensor
-    pad: Tensor
-    unpad: Tensor
-    mask: Tensor | None
-    lengths: Sequence[int]
-
-    @property
-    def rows(self) -> int:
-        """How many rows there are."""
-        return len(self.lengths)
-
-    def over_tokens(self, spans: Sequence[Span]) -> list[Span]:
-        """Spans over rows as spans over their tokens."""
-        bounds = [0, *accumulate(self.lengths)]
-        return [Span(bounds[span.start], bounds[span.stop], span.slot) for span in spans]
-
-    @classmethod
-    def of(cls, rows: Sequence[Sequence[int]], offset: int, device: torch.device) -> Packed:
-        """Pack token ids; ``offset`` is the first position's index."""
-        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-        starts = np.concatenate(([0], np.cumsum(lengths)[:-1]))
-        width = int(lengths.max())
-        inside = np.arange(width) < lengths[:, None]
-        # A padded position repeats its row's last token: any finite value does, since the mask hides it.
-        pad = starts[:, None] + np.minimum(np.arange(width), lengths[:, None] - 1)
-        positions = np.broadcast_to(np.arange(width) + offset, inside.shape)[inside]
-        ids = np.fromiter((token for row in rows for token in row), np.int64, int(lengths.sum()))
-        mask = None if inside.all() else torch.from_numpy(inside)[:, None, None, :].to(device)
-
-        def tensor(array: np.ndarray[Any, Any]) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array)).to(device)
-
-        return cls(
-            tensor(ids), tensor(positions), tensor(starts), tensor(pad.ravel()), tensor(np.flatnonzero(inside)), mask,
-            lengths.tolist(),
-        )  # fmt: skip
-
-
 class TextEncoder:
     """A frozen BERT-shaped encoder that returns each row's first-token state, with per-row LoRA.
 
-    ``targets`` maps every linear module, by its name in transformers' model, to its place in the LoRA banks.
+    Linear layers, and what lies between them, are computed in ``dtype``; states come out in float32. ``targets`` maps
+    every linear module, by its name in transformers' model, to its number.
     """
 
     SITES: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -151,100 +102,106 @@ class TextEncoder:
         "down": ("output.dense",),
     }
 
-    def __init__(self, base: BaseWeights, device: torch.device) -> None:
+    def __init__(self, base: BaseWeights, device: torch.device, dtype: Dtype = "fp32") -> None:
         config = base.config
-        self.family, self.fingerprint, self.device = base.family, base.fingerprint, device
+        self.family, self.fingerprint, self.device, self.dtype = base.family, base.fingerprint, device, dtype
         self.hidden: int = config.hidden_size
         self.layers: int = config.num_hidden_layers
         self.max_length: int = config.max_position_embeddings - self.family.offset
         self._heads: int = config.num_attention_heads
         self._eps: float = config.layer_norm_eps
-        self._activation = ACT2FN[config.hidden_act]
-        self._weights = self._fuse(base.tensors)
-        self.targets = self._targets()
+        self._activation: str = config.hidden_act
+        self._kind = COMPUTED_IN[dtype]
+        self._linears: dict[str, Linear] = {}
+        self._sites: dict[str, Site] = {}
+        self.targets: dict[str, Target] = {}
+        self._weights = self._others(base.tensors)
+        self._join(base.tensors)
 
-    def _fuse(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        fused = {name: tensor.to(self.device) for name, tensor in tensors.items() if not name.startswith("encoder.")}
+    def _others(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Embeddings and norms, which stay in float32."""
+        linears = {f"{module}.{kind}" for modules in self.SITES.values() for module in modules for kind in ("weight", "bias")}
+        return {
+            name: tensor.to(self.device)
+            for name, tensor in tensors.items()
+            if name.split(".", 3)[-1] not in linears and not name.startswith("pooler.")
+        }
+
+    def _join(self, tensors: Mapping[str, Tensor]) -> None:
+        """Linear layers, those that read the same input joined to one, and the places of their modules."""
         for layer in range(self.layers):
-            prefix = f"encoder.layer.{layer}."
             for site, modules in self.SITES.items():
-                for kind in ("weight", "bias"):
-                    joined = torch.cat([tensors[f"{prefix}{module}.{kind}"] for module in modules])
-                    fused[f"{layer}.{site}.{kind}"] = joined.to(self.device)
-            for norm in ("attention.output.LayerNorm", "output.LayerNorm"):
-                for kind in ("weight", "bias"):
-                    fused[f"{layer}.{norm}.{kind}"] = tensors[f"{prefix}{norm}.{kind}"].to(self.device)
-        return fused
+                names = [f"encoder.layer.{layer}.{module}" for module in modules]
+                self._add_site(f"{layer}.{site}", names, tensors, self.dtype)
+        self.pools = "pooler.dense.weight" in tensors
+        if self.pools:
+            self._add_site("pooler", ["pooler.dense"], tensors, "fp32")
 
-    def _targets(self) -> dict[str, Target]:
-        targets = {}
-        for layer in range(self.layers):
-            for site, modules in self.SITES.items():
-                outputs, inputs = self._weights[f"{layer}.{site}.weight"].shape
-                for part, module in enumerate(modules):
-                    name = f"{self.family.prefix}.encoder.layer.{layer}.{module}"
-                    targets[name] = Target(f"{layer}.{site}", part, len(modules), inputs, outputs // len(modules))
-        if self.pooler is not None:
-            targets[self.family.dense] = Target("pooler", 0, 1, self.hidden, self.hidden)
-        return targets
-
-    @property
-    def pooler(self) -> tuple[Tensor, Tensor] | None:
-        """Weight and bias of the base model's own pooler, where it has one."""
-        weight = self._weights.get("pooler.dense.weight")
-        return None if weight is None else (weight, self._weights["pooler.dense.bias"])
+    def _add_site(self, site: str, modules: Sequence[str], tensors: Mapping[str, Tensor], dtype: Dtype) -> None:
+        weight, bias = (torch.cat([tensors[f"{module}.{kind}"] for module in modules]) for kind in ("weight", "bias"))
+        outputs, inputs = len(weight) // len(modules), weight.shape[1]
+        self._linears[site] = Linear(weight, bias, dtype, self.device)
+        self._sites[site] = Site(len(self.targets), len(modules), inputs, outputs)
+        for module in modules:
+            self.targets[f"{self.family.prefix}.{module}"] = Target(len(self.targets), inputs, outputs)
 
     def pack(self, rows: Sequence[Sequence[int]]) -> Packed:
         """Token-id rows as :meth:`forward` and :meth:`states` read them; may run on any thread."""
         return Packed.of(rows, self.family.offset, self.device)
 
-    def forward(self, packed: Packed, spans: Sequence[Span], over_tokens: Sequence[Span]) -> Tensor:
-        """First-token states, (rows, hidden); each of ``spans`` covers rows with one adapter, ``over_tokens`` their tokens.
-
-        Rows under no span get the bare base model.
-        """
+    def forward(self, packed: Packed, runs: Runs) -> Tensor:
+        """First-token states, (rows, hidden), in float32; rows in no run get the bare base model."""
+        over_tokens = runs.over(packed.starts)
         x = self._embed(packed)
         for layer in range(self.layers - 1):
             x = self._feed_forward(self._attend(x, packed, layer, over_tokens), layer, over_tokens)
         # Only the first tokens leave the last layer, so only they pass through what follows its attention.
-        x = self._attend(x, packed, self.layers - 1, over_tokens, first_over=spans)
-        return self._feed_forward(x, self.layers - 1, spans)
+        x = self._attend(x, packed, self.layers - 1, over_tokens, first_over=runs)
+        return self._feed_forward(x, self.layers - 1, runs).float()
 
     def states(self, packed: Packed) -> Tensor:
-        """Every token's state, (tokens, hidden), row after row, from the bare base model."""
+        """Every token's state, (tokens, hidden) in float32, row after row, from the bare base model."""
         x = self._embed(packed)
         for layer in range(self.layers):
-            x = self._feed_forward(self._attend(x, packed, layer, ()), layer, ())
-        return x
+            x = self._feed_forward(self._attend(x, packed, layer, NO_RUNS), layer, NO_RUNS)
+        return x.float()
+
+    def pool(self, states: Tensor, runs: Runs) -> Tensor:
+        """The base model's own pooler without its tanh, (rows, hidden); only where :attr:`pools`."""
+        return self._linear(states, "pooler", runs)
 
     def _embed(self, packed: Packed) -> Tensor:
         w = self._weights
         x = embedding(packed.ids, w["embeddings.word_embeddings.weight"])
         x = x + embedding(packed.positions, w["embeddings.position_embeddings.weight"])
         x += w["embeddings.token_type_embeddings.weight"][0]
-        return self._norm(x, "embeddings.LayerNorm")
+        return self._norm(x, "embeddings.LayerNorm").to(self._kind)
 
-    def _attend(
-        self, x: Tensor, packed: Packed, layer: int, spans: Sequence[Span], first_over: Sequence[Span] | None = None
-    ) -> Tensor:
-        """Attention with its residual; with ``first_over``, spans over rows, for each row's first token alone."""
-        joined = self._linear(x, f"{layer}.qkv", spans)
+    def _attend(self, x: Tensor, packed: Packed, layer: int, runs: Runs, first_over: Runs | None = None) -> Tensor:
+        """Attention with its residual; with ``first_over``, runs over rows, for each row's first token alone."""
+        joined = self._linear(x, f"{layer}.qkv", runs)
         padded = joined if packed.mask is None else joined[packed.pad]
         query, key, value = padded.view(packed.rows, -1, 3, self._heads, self.hidden // self._heads).permute(2, 0, 3, 1, 4)
         if first_over is not None:
-            query, x, spans = query[:, :, :1], x[packed.first], first_over
+            query, x, runs = query[:, :, :1], x[packed.first], first_over
         context = scaled_dot_product_attention(query, key, value, attn_mask=packed.mask)
         context = context.transpose(1, 2).reshape(-1, self.hidden)
         if first_over is None and packed.mask is not None:
             context = context[packed.unpad]
-        return self._norm(self._linear(context, f"{layer}.attention", spans).add_(x), f"{layer}.attention.output.LayerNorm")
+        attended = self._linear(context, f"{layer}.attention", runs).add_(x)
+        return self._norm(attended, f"encoder.layer.{layer}.attention.output.LayerNorm")
 
-    def _feed_forward(self, x: Tensor, layer: int, spans: Sequence[Span]) -> Tensor:
-        wide = self._activation(self._linear(x, f"{layer}.up", spans))
-        return self._norm(self._linear(wide, f"{layer}.down", spans).add_(x), f"{layer}.output.LayerNorm")
+    def _feed_forward(self, x: Tensor, layer: int, runs: Runs) -> Tensor:
+        wide = self._linear(x, f"{layer}.up", runs, self._activation)
+        return self._norm(self._linear(wide, f"{layer}.down", runs).add_(x), f"encoder.layer.{layer}.output.LayerNorm")
 
-    def _linear(self, x: Tensor, site: str, spans: Sequence[Span]) -> Tensor:
-        return lora_linear(x, self._weights[f"{site}.weight"], self._weights[f"{site}.bias"], site, spans)
+    def _linear(self, x: Tensor, name: str, runs: Runs, activation: str | None = None) -> Tensor:
+        site, layer = self._sites[name], self._linears[name]
+        if not runs.factors or not runs.wear(site):
+            return layer(x, activation)
+        y = layer(x)
+        add_products(y, x, site, runs)
+        return activated(y, activation)
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
         return layer_norm(x, (self.hidden,), self._weights[f"{name}.weight"], self._weights[f"{name}.bias"], self._eps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,13 +133,20 @@ def test_a_version_loaded_during_traffic_changes_no_other_rows(world: World, tmp
     torch.testing.assert_close(world.forward([Row([7, 8], loaded[39])])[0], first, atol=TOLERANCE, rtol=0)
 
 
-def test_slots_are_used_again_once_the_last_reference_is_gone(world: World) -> None:
-    adapter = world.adapters[1]
-    assert adapter.slot is not None
-    bank = adapter.slot.bank
-    capacities = set()
-    for _ in range(50):
-        loaded = world.classifier.load(world.parsed[1])
-        capacities.add(next(iter(bank.sites.values())).a.shape[0])
-        del loaded
-    assert len(capacities) == 1
+def test_memory_is_freed_with_the_last_reference(world: World) -> None:
+    loaded = world.classifier.load(world.parsed[1])
+    assert loaded.factors is not None
+    values = weakref.ref(loaded.factors.values)
+    batch = world.classifier.collate([Row([7, 8], loaded)])
+    del loaded
+    assert values() is not None and len(world.classifier.forward(batch)) == 1
+    del batch
+    assert values() is None
+
+
+def test_the_products_are_the_same_without_the_kernel(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [world.row(list(range(5, 5 + length)), which) for length, which in ((3, 0), (17, 1), (9, None), (40, 3), (8, 1))]
+    with_kernel = world.forward(rows)
+    monkeypatch.setattr("service.models.lora_kernel.available", False)
+    for one, other in zip(with_kernel, world.forward(rows), strict=True):
+        torch.testing.assert_close(one, other, atol=TOLERANCE, rtol=0)
