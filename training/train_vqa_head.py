@@ -50,7 +50,7 @@ def train(data: VqaData, recipe: Recipe, name: str, source: str, cache: Path) ->
         tensors = fit(everything(features), named, recipe, progress)[0] if recipe.refit else measured
     config = adapter_config(data, images, sentences, recipe)
     towers = (images.size, images.fingerprint), (sentences.size, sentences.fingerprint)
-    head = VqaHead.parse(config, measured, data.answers, *towers)
+    head = VqaHead.parse(config, measured, data.answers, *towers).to(CPU)
     manifest = Manifest(
         name=name,
         task=VISUAL_QUESTION_ANSWERING,

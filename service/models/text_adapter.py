@@ -14,6 +14,7 @@ from torch.nn.functional import linear
 from service.errors import AdapterIncompatible
 from service.models.lora import Factors, Target
 from service.models.text_encoder import Family
+from service.models.values import is_finite
 
 PREFIX = "base_model.model."
 FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
@@ -83,18 +84,10 @@ class _Reader:
         if not tensor.is_floating_point():
             self.faults.append(f"{PREFIX}{name} holds {str(tensor.dtype).removeprefix('torch.')}; expected a floating-point type")
             return None
-        if not _is_finite(tensor):
+        if not is_finite(tensor):
             self.faults.append(f"{PREFIX}{name} holds a value that is not finite")
             return None
         return tensor
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    if not tensor.numel():
-        return True
-    # The extremes are NaN if any value is. On halves that is ten times as fast as torch.isfinite; bytes have no kernel.
-    low, high = (tensor if tensor.element_size() > 1 else tensor.float()).aminmax()
-    return math.isfinite(low) and math.isfinite(high)
 
 
 def parse_text_adapter(

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import linear, relu
 
 from service.errors import AdapterIncompatible
+from service.models.values import copied, is_finite
 
 TASK_TYPE = "VQA"
 MAX_HIDDEN = 8192
@@ -25,7 +26,10 @@ Tower = tuple[int, str]
 
 @dataclass(frozen=True, slots=True)
 class VqaHead:
-    """A head in float32: ``hidden_weight`` (hidden, image + question), ``output_weight`` (answers, hidden), and biases."""
+    """A head: ``hidden_weight`` (hidden, image + question), ``output_weight`` (answers, hidden), and their biases.
+
+    They have the types of their file until :meth:`to` makes a head that answers.
+    """
 
     hidden_weight: Tensor
     hidden_bias: Tensor
@@ -50,18 +54,16 @@ class VqaHead:
             faults.append(f"hidden_size is {hidden!r}; expected a whole number from 1 to {MAX_HIDDEN}")
         if faults:
             raise AdapterIncompatible(faults)
-        return cls(*(tensors[name].float().contiguous() for name in shapes))
+        return cls(*(tensors[name] for name in shapes))
 
     def to(self, device: torch.device) -> VqaHead:
-        """The head on ``device``."""
-        return VqaHead(
-            *(tensor.to(device) for tensor in (self.hidden_weight, self.hidden_bias, self.output_weight, self.output_bias))
-        )
+        """The head on ``device``, in float32."""
+        return VqaHead(*(copied(tensor, device) for tensor in self.tensors))
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of its tensors."""
-        return sum(tensor.nbytes for tensor in (self.hidden_weight, self.hidden_bias, self.output_weight, self.output_bias))
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Every tensor of it."""
+        return self.hidden_weight, self.hidden_bias, self.output_weight, self.output_bias
 
     def logits(self, image: Tensor, question: Tensor) -> Tensor:
         """Logits, (n, answers), of image embeddings, (n, d), and question embeddings, (n, e)."""
@@ -128,6 +130,6 @@ def _tensor_faults(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int
             faults.append(
                 f"tensor {name!r} has the type {str(tensor.dtype).removeprefix('torch.')}; expected a floating point type"
             )
-        elif not bool(torch.isfinite(tensor.float()).all()):
+        elif not is_finite(tensor):
             faults.append(f"tensor {name!r} has values that are not finite")
     return faults
