@@ -31,6 +31,7 @@ from service.routes.boundary import Boundary
 from service.routes.direct import Direct
 from service.routes.docs import docs_assets, docs_page
 from service.routes.guards import Access, read_keys
+from service.routes.loop_delay import LoopDelay
 from service.routes.metrics import Metrics
 from service.routes.problems import to_response
 from service.routes.services import Lifetime, Services
@@ -82,9 +83,10 @@ def create_app(settings: Settings) -> Application:
     limits = Limits(
         settings.max_concurrent_requests, settings.max_batch_tokens, settings.max_queue_tokens, settings.request_timeout
     )
+    metrics = Metrics()
     services = Services(
-        text=Pipeline(text_task, compute, threads, limits),
-        vqa=Pipeline(vqa_task, compute, threads, limits),
+        text=Pipeline(text_task, compute, threads, metrics.text, limits),
+        vqa=Pipeline(vqa_task, compute, threads, metrics.vqa, limits),
         lifecycle=lifecycle,
         caches={"images": vqa_task.image_cache, "questions": vqa_task.question_cache},
         base_model=settings.base_model,
@@ -92,8 +94,8 @@ def create_app(settings: Settings) -> Application:
         max_client_batch_size=settings.max_client_batch_size,
         threads=ThreadPoolExecutor(1, "change"),
     )
+    metrics.watch(services)
     compute.call(text_task.warm_up)
-    metrics = Metrics()
     access = Access(keys, settings.is_public)
     framework = _litestar(settings, services, metrics, access, compute, threads)
     direct = Direct(framework, services, access, settings.max_body_bytes)
@@ -157,11 +159,14 @@ def _litestar(
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        delay = LoopDelay(metrics.loop_delayed)
+        delay.start()
         services.text.start()
         services.vqa.start()
         try:
             yield
         finally:
+            delay.stop()
             services.text.stop()
             services.vqa.stop()
             compute.close()

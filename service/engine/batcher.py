@@ -8,10 +8,12 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from service.engine.device import Device
+from service.engine.observer import BatchReport, Observer
 from service.engine.queue import WINDOW, FairQueue
 from service.engine.ticket import Costed, Queued, Ticket
 from service.errors import ForwardFailed, Overloaded, QuickchangeError
@@ -36,12 +38,13 @@ class Computation(Protocol[Item_contra, Batch, Output_co]):
 class _Formed(Generic[Item, Batch, Output]):
     """Rows taken out of the queue together, those of them that somebody waits for, and the batch of these.
 
-    ``batch`` is None where collating failed.
+    ``batch`` is None where collating failed; ``seconds`` is what collating took.
     """
 
     rows: Sequence[Queued[Item, Output]]
     live: Sequence[Queued[Item, Output]]
     batch: Batch | None
+    seconds: float
 
 
 class Batcher(Generic[Item, Batch, Output]):
@@ -56,10 +59,11 @@ class Batcher(Generic[Item, Batch, Output]):
         task: Computation[Item, Batch, Output],
         device: Device,
         threads: ThreadPoolExecutor,
+        observer: Observer,
         max_batch_tokens: int,
         max_queue_tokens: int,
     ) -> None:
-        self._task, self._device, self._threads = task, device, threads
+        self._task, self._device, self._threads, self._observer = task, device, threads, observer
         self._max_batch_tokens, self._max_queue_tokens = max_batch_tokens, max_queue_tokens
         self._queue: FairQueue[Queued[Item, Output]] = FairQueue()
         self._tickets: set[Ticket[Output]] = set()  # the event loop's
@@ -148,16 +152,16 @@ class Batcher(Generic[Item, Batch, Output]):
 
     def _collate(self, rows: Sequence[Queued[Item, Output]]) -> _Formed[Item, Batch, Output]:
         live = [row for row in rows if not row.ticket.is_over()]
-        try:
-            return _Formed(rows, live, self._task.collate([row.item for row in live]) if live else None)
-        except Exception:
-            return _Formed(rows, live, None)  # collated again by halves, which finds the row that it fails on
+        batch, started = None, time.monotonic()
+        # What fails here is collated again by halves, which finds the row that it fails on.
+        with suppress(Exception):
+            batch = self._task.collate([row.item for row in live]) if live else None
+        return _Formed(rows, live, batch, time.monotonic() - started)
 
     def _compute(self, formed: _Formed[Item, Batch, Output]) -> None:
         started = time.monotonic()
         outputs = self._outputs([row.item for row in formed.live], formed.batch)
-        finished = time.monotonic()
-        self._loop.call_soon_threadsafe(self._deliver, formed.live, outputs, started, finished)
+        self._loop.call_soon_threadsafe(self._deliver, formed, outputs, started, time.monotonic())
 
     def _outputs(self, items: Sequence[Item], batch: Batch | None = None) -> Sequence[Output | Exception]:
         """Outputs of a batch; when it fails as a whole, by halves, so that only the bad row fails in the end."""
@@ -176,9 +180,22 @@ class Batcher(Generic[Item, Batch, Output]):
             log.exception("a forward failed")
             return [ForwardFailed("the model failed on this input")]
 
-    @staticmethod
     def _deliver(
-        rows: Sequence[Queued[Item, Output]], outputs: Sequence[Output | Exception], started: float, finished: float
+        self, formed: _Formed[Item, Batch, Output], outputs: Sequence[Output | Exception], started: float, finished: float
     ) -> None:
-        for row, output in zip(rows, outputs, strict=True):
+        for row, output in zip(formed.live, outputs, strict=True):
             row.ticket.settle(row.place, output, started, finished)
+        self._observer.computed(_report(formed, started, finished))
+
+
+def _report(formed: _Formed[Item, Batch, Output], started: float, finished: float) -> BatchReport:
+    rows, tokens = formed.live, [row.tokens for row in formed.live]
+    return BatchReport(
+        rows=len(rows),
+        tokens=sum(tokens),
+        longest=max(tokens),
+        shares=len({row.share for row in rows}),
+        waited=[started - row.ticket.arrived for row in rows],
+        collate=formed.seconds,
+        forward=finished - started,
+    )

@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 
 from service.engine.batcher import Batcher
 from service.engine.device import Device
+from service.engine.observer import Observer
 from service.engine.ticket import Costed, Ticket
 from service.errors import DeadlineExceeded, Overloaded
 
@@ -71,10 +72,15 @@ class Pipeline(Generic[Request, Item, Output]):
     """One task behind admission, CPU threads and a batcher; every pipeline shares the device thread."""
 
     def __init__(
-        self, task: Task[Request, Item, Batch, Output], device: Device, threads: ThreadPoolExecutor, limits: Limits
+        self,
+        task: Task[Request, Item, Batch, Output],
+        device: Device,
+        threads: ThreadPoolExecutor,
+        observer: Observer,
+        limits: Limits,
     ) -> None:
         self._prepare, self._threads, self._limits = task.prepare, threads, limits
-        self._batcher = Batcher(task, device, threads, limits.batch_tokens, limits.queue_tokens)
+        self._batcher = Batcher(task, device, threads, observer, limits.batch_tokens, limits.queue_tokens)
         self._rows = 0
         self.start, self.stop = self._batcher.start, self._batcher.stop
 

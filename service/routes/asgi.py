@@ -11,6 +11,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Any, Any, Any], Awaitable[None]]
+PROBLEM = "quickchange.problem"  # where a scope has the code of the error that answered it
 
 
 def header(scope: Mapping[str, object], name: bytes) -> bytes:

@@ -15,7 +15,7 @@ from itertools import count
 from typing import Any, cast
 
 from service.errors import DeadlineExceeded
-from service.routes.asgi import App, Message, Receive, Scope, Send, header
+from service.routes.asgi import PROBLEM, App, Message, Receive, Scope, Send, header
 from service.routes.metrics import Metrics
 
 REQUEST_ID = re.compile(rb"[\w.:-]{1,128}")
@@ -52,7 +52,7 @@ class Boundary:
         if exchange.left:
             self._metrics.left(route)
         else:
-            self._metrics.answered(route, exchange.status, time.monotonic() - exchange.started)
+            self._metrics.answered(route, exchange.status, time.monotonic() - exchange.started, scope.get(PROBLEM))
 
     async def idle(self, seconds: float) -> bool:
         """Wait until no request is in flight, at most so long; whether that was reached."""

@@ -60,7 +60,7 @@ class Direct:
                 raise Overloaded(f"no further request is accepted while {pipeline.rows} rows are in work")
             reply = await run(scope, receive)
         except Exception as error:
-            reply = refuse(error, f"POST {path}")
+            reply = refuse(error, scope)
         await reply.send(send)
 
 

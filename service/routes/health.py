@@ -25,6 +25,6 @@ def ready(services: NamedDependency[Services]) -> Health:
 
 
 @get("/metrics", tags=["health"], summary="Prometheus metrics", media_type="text/plain; version=0.0.4", sync_to_thread=False)
-def metrics(services: NamedDependency[Services], metrics: NamedDependency[Metrics]) -> Response[bytes]:
-    """Requests by route and status, latency, rows in work and waiting, known adapters, cache hits."""
-    return Response(metrics.render(services))
+def metrics(metrics: NamedDependency[Metrics]) -> Response[bytes]:
+    """Requests, failures, batches, queues, adapters in memory, caches, the event loop's delay, the process."""
+    return Response(metrics.render())

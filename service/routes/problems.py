@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
 
 from service import errors
-from service.routes.asgi import Reply
+from service.routes.asgi import PROBLEM, Reply, Scope
 from service.routes.schemas import Problem
 from service.wording import describe
 
@@ -51,12 +51,13 @@ def documented(*statuses: int) -> dict[int, ResponseSpec]:
     }
 
 
-def refuse(error: Exception, call: str) -> Reply:
-    """The answer to any exception; an unforeseen one is logged, with the ``call`` that raised it, and says nothing."""
+def refuse(error: Exception, scope: Scope) -> Reply:
+    """The answer to any exception, whose code is noted in ``scope``; an unforeseen one is logged, and says nothing."""
     known = error if isinstance(error, errors.QuickchangeError) else _translate(error)
     if known is None:
-        log.error("unforeseen error at %s", call, exc_info=error)
+        log.error("unforeseen error at %s %s", scope["method"], scope["path"], exc_info=error)
         known = errors.QuickchangeError("something went wrong inside the server")
+    scope[PROBLEM] = known.code
     status = STATUS[known.code]
     faults = list(known.faults) if isinstance(known, errors.AdapterIncompatible) else None
     problem = Problem(title=HTTPStatus(status).phrase, status=status, code=known.code, detail=str(known), faults=faults)
@@ -69,7 +70,7 @@ def refuse(error: Exception, call: str) -> Reply:
 
 def to_response(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """:func:`refuse` for the framework."""
-    reply = refuse(error, f"{request.method} {request.url.path}")
+    reply = refuse(error, cast("Scope", request.scope))
     return Response(reply.body, status_code=reply.status, headers=reply.headers, media_type=reply.kind)
 
 

@@ -61,6 +61,12 @@ class EmbeddingCache(Generic[Content]):
         self._lock = threading.Lock()
         self.hits = self.misses = 0
 
+    @property
+    def nbytes(self) -> int:
+        """What the kept embeddings take; each takes as much as any other."""
+        with self._lock:
+            return len(self._kept) * next((entry.embedding.nbytes for entry in self._kept.values()), 0)
+
     def get(self, key: bytes) -> Encodable[Content]:
         """What has this key: encoded before, brought by a request that is still in work, or new."""
         with self._lock:

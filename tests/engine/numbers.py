@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from service.engine.device import Device
+from service.engine.observer import BatchReport
 from service.engine.pipeline import Limits, Pipeline
 from service.errors import InvalidInput
 
@@ -44,6 +45,7 @@ class Doubling:
     batches: list[list[int]] = field(default_factory=list)
     started: threading.Event = field(default_factory=threading.Event)
     collated: list[list[int]] = field(default_factory=list)
+    reports: list[BatchReport] = field(default_factory=list)
 
     def prepare(self, request: Numbers) -> list[Number]:
         if any(value < 0 for value in request.values):
@@ -64,6 +66,9 @@ class Doubling:
             raise ZeroDivisionError
         return [InvalidInput("beast") if item.value == 666 else 2 * item.value for item in items]
 
+    def computed(self, report: BatchReport) -> None:
+        self.reports.append(report)
+
 
 Numbering = Pipeline[Numbers, Number, int]
 LIMITS = Limits(rows=8, batch_tokens=100, queue_tokens=1000, seconds=5.0)
@@ -72,7 +77,7 @@ LIMITS = Limits(rows=8, batch_tokens=100, queue_tokens=1000, seconds=5.0)
 @asynccontextmanager
 async def running(task: Doubling, limits: Limits = LIMITS, device: Device | None = None) -> AsyncIterator[Numbering]:
     device, threads = device or Device(), ThreadPoolExecutor(2)
-    pipeline: Numbering = Pipeline(task, device, threads, limits)
+    pipeline: Numbering = Pipeline(task, device, threads, task, limits)
     pipeline.start()
     try:
         yield pipeline

@@ -122,3 +122,19 @@ def test_stopping_cancels_what_waits_and_what_runs() -> None:
             assert all(isinstance(result, asyncio.CancelledError) for result in results)
 
     asyncio.run(scenario())
+
+
+def test_every_batch_is_reported() -> None:
+    async def scenario() -> None:
+        task = Doubling()
+        async with running(task) as pipeline:
+            requests = await busy(task, pipeline, 5, 7)
+            task.gate.set()
+            await asyncio.gather(*requests)
+        first, second = task.reports
+        assert (first.rows, first.tokens, first.longest, first.shares) == (1, 1, 1, 1)
+        assert (second.rows, second.tokens, second.longest, second.shares) == (2, 12, 7, 1)
+        assert len(second.waited) == 2 and min(second.waited) > 0
+        assert first.forward > 0 and first.collate >= 0
+
+    asyncio.run(scenario())

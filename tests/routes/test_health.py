@@ -36,7 +36,7 @@ def test_metrics_count_requests_by_route_and_status(server: Server) -> None:
 
 def test_metrics_count_images_that_were_seen_before(server: Server) -> None:
     def hits() -> float:
-        found = re.search(r'quickchange_embedding_cache_hits\{cache="images"\} (\S+)', server.client.get("/metrics").text)
+        found = re.search(r'quickchange_embedding_cache_hits_total\{cache="images"\} (\S+)', server.client.get("/metrics").text)
         return float(found[1]) if found else -1.0
 
     form: dict[str, Any] = {"files": {"image": ("a.png", image_file(77))}, "data": {"question": "what is it"}}
