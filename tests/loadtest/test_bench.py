@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from service.models.linear import DTYPES
 
 from loadtest.machine import commit, machine, versions
 from loadtest.plan import REHEARSAL, load_texts
 from loadtest.plots import LOOKS
 from loadtest.report import ROOT
 from loadtest.server import ServerFailed, ServerProcess
+from service.models.linear import DTYPES
 from service.store.bundle import Bundle
 from service.store.directory import DirectoryStore
 from service.store.registry import Registry
