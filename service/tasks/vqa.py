@@ -24,7 +24,7 @@ from service.tasks.images import decode
 from service.tasks.inputs import check_texts
 from service.tasks.residency import OnDevice, Residency
 
-IMAGE_TOKENS = 256  # what a new image costs in a batch, beside a question's tokens: about the ratio of their forwards
+IMAGE_TOKENS = 64  # what a new image costs in a batch, beside a question's tokens: about the ratio of their forwards
 TOP_ANSWERS = 5
 FLOAT = 4  # bytes of a float32
 

@@ -21,7 +21,7 @@ from service.store.bundle import Bundle
 from service.store.directory import DirectoryStore
 from service.store.registry import Registry
 from service.tasks.residency import Residency
-from service.tasks.vqa import TOP_ANSWERS, VisualQuestionAnswering, VqaAnswer, VqaItem, VqaRequest
+from service.tasks.vqa import IMAGE_TOKENS, TOP_ANSWERS, VisualQuestionAnswering, VqaAnswer, VqaItem, VqaRequest
 from tests.support.bundles import vqa_bundle
 from tests.support.images import image_file
 from tests.support.reference import vqa_scores
@@ -156,7 +156,7 @@ def test_an_image_that_many_bring_at_once_is_decoded_and_embedded_once(bench: Be
         prepared = [threads.submit(bench.items, "a", IMAGES[0], question) for question in [*QUESTIONS, QUESTIONS[0]]]
         bench.images.gate.set()
         rows = [row.result() for row in prepared]
-    assert sorted(item.tokens > 200 for (item,) in rows) == [False, False, False, True]  # and paid for once
+    assert sorted(item.tokens > IMAGE_TOKENS for (item,) in rows) == [False, False, False, True]  # and paid for once
     batches = [bench.task.collate([*rows[0], *rows[1]]), bench.task.collate([*rows[2], *rows[3]])]
     for batch in batches:
         bench.task.forward(batch)
