@@ -20,6 +20,7 @@ Loaded = TypeVar("Loaded")
 Loaded_co = TypeVar("Loaded_co", covariant=True)
 EXCESS = 0.05  # of the device's budget, for a load while everything there is in use
 RETRY_SECONDS = 1.0  # how long a version that could not be read is not read again
+PATIENCE, STEP = 0.02, 0.001  # seconds to wait for room: an answer may be out a moment before its lease is over
 MB = 1e6
 
 
@@ -83,6 +84,10 @@ class Residency:
                 [f"it takes {nbytes / MB:.1f} MB on the device, where adapters may take {budget / MB:.1f} MB together"]
             )
         loaded: Loaded | None = self.device.admit(nbytes, lambda: loader.load(checked))
+        end = time.monotonic() + PATIENCE
+        while loaded is None and time.monotonic() < end:
+            time.sleep(STEP)
+            loaded = self.device.admit(nbytes, lambda: loader.load(checked))
         if loaded is None:
             raise Overloaded(
                 f"the {budget / MB:.1f} MB for adapters on the device are all in use; ask again, or for fewer adapters at once"
