@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -31,13 +33,17 @@ MB = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Flood:
-    """One repeat: requests due at a normal load, in the flood and after it, and the server's memory in the flood."""
+    """One repeat: requests due at a normal load, in the flood and after it, and the server's memory in the flood.
+
+    ``client`` is how many cores the client took on average over all of it.
+    """
 
     capacity: float
     steady: Outcome
     flood: Outcome
     after: Outcome
     memory: Sequence[int]
+    client: float
 
 
 def overload(bench: Bench) -> Part:
@@ -56,14 +62,17 @@ def overload(bench: Bench) -> Part:
 def figures(what: str, floods: Sequence[Flood]) -> list[Figure]:
     """The rows of the overload, each with a value for each flood."""
     slower = [one.flood.milliseconds(0.99) / one.steady.milliseconds(0.99) for one in floods]
+    cores = len(os.sched_getaffinity(0))
     detail = {
         "p99 ms": median(one.flood.milliseconds(0.99) for one in floods),
         f"p99 ms at {NORMAL:g}×": median(one.steady.milliseconds(0.99) for one in floods),
         "capacity requests/s": median(one.capacity for one in floods),
         "accepted/s": median(one.flood.rate for one in floods),
+        "client's share %": 100 * median(one.client / cores for one in floods),
     }
-    late = [one.flood.milliseconds(0.99, REFUSED) for one in floods]
+    late = [one.flood.milliseconds(0.99, REFUSED) for one in floods if REFUSED in one.flood.status]
     refused = {"refused": sum(one.flood.count(lambda status: status == REFUSED) for one in floods)}
+    note = "" if len(late) == len(floods) else "a flood was not refused"
     broken = [float(sum(part.count(_broken) for part in (one.steady, one.flood, one.after))) for one in floods]
     flat = [max(settled(one.memory)) / settled(one.memory)[0] for one in floods]
     resident = {"MB": median(one.memory[-1] for one in floods) / MB}
@@ -71,7 +80,14 @@ def figures(what: str, floods: Sequence[Flood]) -> list[Figure]:
     what = f"{what}, {FLOOD:g}× capacity"
     return [
         Figure(f"{what}: p99 of the accepted / at {NORMAL:g}×", "×", SLOWER, slower, detail),
-        Figure(f"{what}: p99 of a 429", "ms", REFUSED_WITHIN, late, refused, "" if refused["refused"] else "nothing was refused"),
+        Figure(
+            f"{what}: p99 of a 429",
+            "ms",
+            REFUSED_WITHIN,
+            late or [math.nan],
+            refused,
+            "" if all_refused else "a flood was not refused",
+        ),
         Figure(f"{what}: answers that are neither 200 nor 429", "", 0, broken),
         Figure(f"{what}: resident memory at its most / after a quarter", "×", FLAT, flat, resident),
         Figure(f"{what}: seconds until normal afterwards", "s", NORMAL_WITHIN, again),
@@ -117,7 +133,7 @@ def _flood(bench: Bench, pid: int, port: int, requests: Sequence[bytes], random:
         outcome = open_loop(port, requests, times, ends[2])
     memory = [resident for at, resident in samples if ends[0] <= at < ends[1]]
     steady, flood, after = outcome.between(0.0, ends[0]), outcome.between(ends[0], ends[1]), outcome.between(ends[1], ends[2])
-    return Flood(capacity, steady, flood, after, memory)
+    return Flood(capacity, steady, flood, after, memory, outcome.cpu / outcome.seconds)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import pytest
 
 from loadtest.bases import SHAPES
 from loadtest.bench_forward import token_batches
-from loadtest.bench_overload import arrivals, back_to_normal, settled
+from loadtest.bench_overload import Flood, arrivals, back_to_normal, figures, settled
 from loadtest.bench_peft import grouped, padded
 from loadtest.outcome import OK, REFUSED, Outcome
 from loadtest.plan import zipf
@@ -73,6 +73,25 @@ def test_normal_begins_with_the_first_two_good_windows(bad: float, seconds: floa
 
 def test_slow_answers_are_not_normal() -> None:
     assert back_to_normal(after(0.0), p99=5.0) == 10.0
+
+
+def flood_of(took: float, status: int) -> Flood:
+    steady = Outcome([i / 100 for i in range(1000)], [0.01] * 1000, [OK] * 1000, seconds=10.0)
+    flooded = Outcome(steady.due, [took] * 1000, [OK if i % 3 == 0 else status for i in range(1000)], seconds=10.0)
+    return Flood(100.0, steady, flooded, steady, [100, 101, 101, 102], client=0.1)
+
+
+def test_a_flood_is_judged_by_who_is_answered_and_who_is_refused() -> None:
+    slower, late, broken, flat, again = figures("x", [flood_of(0.015, REFUSED)] * 3)
+    assert slower.figure == pytest.approx(1.5) and late.figure == pytest.approx(15.0) and broken.figure == 0
+    assert flat.figure == pytest.approx(102 / 101) and again.figure == 0
+    assert all(figure.met for figure in (slower, late, broken, flat, again))
+
+
+def test_a_flood_that_nobody_refused_was_none() -> None:
+    _, late, broken, *_ = figures("x", [flood_of(0.015, 503)] * 3)
+    assert late.note and not late.met and late.as_json()["figure"] is None
+    assert broken.figure > 600 and not broken.met
 
 
 def test_memory_counts_from_when_buffers_are_filled() -> None:
