@@ -80,14 +80,7 @@ def figures(what: str, floods: Sequence[Flood]) -> list[Figure]:
     what = f"{what}, {FLOOD:g}× capacity"
     return [
         Figure(f"{what}: p99 of the accepted / at {NORMAL:g}×", "×", SLOWER, slower, detail),
-        Figure(
-            f"{what}: p99 of a 429",
-            "ms",
-            REFUSED_WITHIN,
-            late or [math.nan],
-            refused,
-            "" if all_refused else "a flood was not refused",
-        ),
+        Figure(f"{what}: p99 of a 429", "ms", REFUSED_WITHIN, late or [math.nan], refused, note),
         Figure(f"{what}: answers that are neither 200 nor 429", "", 0, broken),
         Figure(f"{what}: resident memory at its most / after a quarter", "×", FLAT, flat, resident),
         Figure(f"{what}: seconds until normal afterwards", "s", NORMAL_WITHIN, again),
