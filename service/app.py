@@ -21,6 +21,7 @@ from service.engine.device import Device
 from service.engine.pipeline import Limits, Pipeline
 from service.errors import StartupError
 from service.models.image_encoder import load_image_encoder
+from service.models.linear import Dtype, computes_in
 from service.models.sentence_encoder import load_sentence_encoder
 from service.models.sources import locate
 from service.models.text_classifier import TextClassifier
@@ -115,7 +116,7 @@ def _tasks(
     settings: Settings, registry: Registry, residency: Residency, compute: Device
 ) -> tuple[TextClassification, VisualQuestionAnswering]:
     device = _device(settings.device)
-    encoder = TextEncoder(load_base(settings.base_model), device)
+    encoder = TextEncoder(load_base(settings.base_model), device, _dtype(settings.dtype, device))
     shared = {locate(settings.base_model, "QUICKCHANGE_BASE_MODEL"): encoder}
     classifier = TextClassifier(encoder, settings.max_lora_rank)
     text_task = TextClassification(
@@ -142,6 +143,12 @@ def _device(name: str) -> torch.device:
             f"QUICKCHANGE_DEVICE={name}: no such device here; accepted: auto, cpu, or cuda where there is a GPU"
         ) from None
     return device
+
+
+def _dtype(name: Dtype, device: torch.device) -> Dtype:
+    if not computes_in(name, device):
+        raise StartupError(f"QUICKCHANGE_DTYPE={name}: this {device.type} has no instructions for it; accepted: fp32")
+    return name
 
 
 def _litestar(

@@ -42,6 +42,9 @@ class Settings(BaseSettings):
         str, Field(description="The frozen sentence encoder: all-MiniLM-L6-v2 (packaged), a folder, or a hub id.")
     ] = "all-MiniLM-L6-v2"
     device: Annotated[str, Field(description="Where forwards run: auto (a GPU if there is one), cpu, cuda, cuda:1 …")] = "auto"
+    dtype: Annotated[
+        Literal["fp32", "bf16"], Field(description="What the text encoder computes in; heads and LoRA stay in float32.")
+    ] = "fp32"
     adapters_dir: Annotated[Path, Field(description="Folder of the adapter versions; uploads are stored there.")] = Path(
         "adapters"
     )

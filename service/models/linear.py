@@ -27,6 +27,15 @@ def fused_products(device: torch.device) -> bool:
     return device.type == "cpu" and torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
+def computes_in(dtype: Dtype, device: torch.device) -> bool:
+    """Whether the device has instructions for ``dtype``; without them it would be slower than float32, not faster."""
+    if dtype == "fp32":
+        return True
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return fused_products(device) and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 class Linear:
     """``activation(x weightᵀ + bias)`` over rows: ``x`` (n, in) gives (n, out), both in the layer's type."""
 

@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from transformers import AutoModelForSequenceClassification, BertConfig, DistilBertConfig, RobertaConfig
 
 from service.errors import StartupError
+from service.models.lora import NO_RUNS
 from service.models.sources import fingerprint
 from service.models.text_classifier import Row, TextClassifier
 from service.models.text_encoder import BaseWeights, TextEncoder, load_base
@@ -68,3 +69,11 @@ def test_an_architecture_without_a_row_in_the_table_is_refused(tmp_path: Path) -
     DistilBertConfig().save_pretrained(tmp_path)
     with pytest.raises(StartupError, match="model type 'distilbert' is not supported; accepted: bert, roberta"):
         load_base(str(tmp_path))
+
+
+def test_bfloat16_differs_from_float32_by_its_rounding_alone(tiny_base: Path) -> None:
+    base, rows = load_base(str(tiny_base)), [[5, 6, 7], list(range(5, 45)), [9]]
+    exact, rounded = (TextEncoder(base, torch.device("cpu"), dtype) for dtype in ("fp32", "bf16"))
+    expected, found = (encoder.forward(encoder.pack(rows), NO_RUNS) for encoder in (exact, rounded))
+    assert found.dtype == torch.float32 and not torch.equal(found, expected)
+    torch.testing.assert_close(found, expected, atol=0.1, rtol=0)  # states are normalised; bfloat16 keeps 8 bits

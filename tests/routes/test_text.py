@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +12,9 @@ from service.store.bundle import Bundle
 from tests.support.problems import assert_problem
 from tests.support.reference import text_scores
 from tests.support.server import Server
+
+if TYPE_CHECKING:
+    from tests.conftest import Start
 
 Expected = dict[str, list[dict[str, float]]]
 TEXTS = [
@@ -139,3 +143,10 @@ def test_mixed_adapters_at_once_answer_exactly_as_each_alone(server: Server, exp
     with ThreadPoolExecutor(16) as threads:
         answers = list(threads.map(lambda c: call(*c), calls))
     assert answers == [pytest.approx(expected[selectors[selector]][place], abs=1e-5) for selector, place in calls]
+
+
+def test_the_dtype_setting_reaches_the_encoder(start: Start, bundles: dict[str, Bundle]) -> None:
+    start().publish("irony", bundles["irony"])
+    answers = [start(dtype=dtype).post("/v1/classify", {"text": "a", "adapter": "irony"}).json() for dtype in ("fp32", "bf16")]
+    exact, rounded = (answer["scores"] for answer in answers)
+    assert rounded == pytest.approx(exact, abs=0.05) and rounded != pytest.approx(exact, abs=1e-6)
