@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.store.layout import CONFIG, MANIFEST, WEIGHTS
+
 TEMPLATE = "sentiment"  # the live adapter that all others are copies of
-OWN = ("adapter_config.json", "manifest.json")
-WEIGHTS = "adapter_model.safetensors"
+OWN = (CONFIG, MANIFEST)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
+from service.store.layout import CONFIG, MANIFEST, WEIGHTS
+
 NAME = "loadtest-swap"
 CERTAIN = 100.0  # a bias that outweighs whatever the head makes of a text
 BIASES = ("classifier.bias", "classifier.out_proj.bias")
@@ -47,9 +49,9 @@ class SwapBundle:
     def read(cls, folder: Path) -> SwapBundle:
         """Read a bundle; raises :class:`UnusableBundle`."""
         try:
-            manifest = json.loads((folder / "manifest.json").read_bytes())
-            config = (folder / "adapter_config.json").read_bytes()
-            tensors = load((folder / "adapter_model.safetensors").read_bytes())
+            manifest = json.loads((folder / MANIFEST).read_bytes())
+            config = (folder / CONFIG).read_bytes()
+            tensors = load((folder / WEIGHTS).read_bytes())
         except OSError:
             raise UnusableBundle(f"{folder}: no bundle there; name a text adapter's folder by --swap-bundle") from None
         biases = [name for name in tensors if name.endswith(BIASES)]

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from service.models.onednn import has_kernels
+
 Activation = tuple[str, list[float], str]  # as oneDNN's binding takes it: what, with which numbers, by which method
 RELU6: Activation = ("hardtanh", [0.0, 6.0], "")
 NO_ACTIVATION: Activation = ("none", [], "")
@@ -26,7 +28,7 @@ def made_ready(module: nn.Module, example: Tensor, dtype: torch.dtype) -> nn.Mod
     module = module.eval().requires_grad_(False)
     _fold(module)
     module = module.to(example.device, dtype).to(memory_format=torch.channels_last)
-    if example.device.type == "cpu" and _has_packed_kernels(dtype):
+    if has_kernels(dtype, example.device):
         with torch.inference_mode():
             _pack(module, _input_sizes(module, example.to(dtype)))
     return module
@@ -63,12 +65,6 @@ def _fold(module: nn.Module) -> None:
             setattr(module, norm_name, nn.Identity())
     for _, child in children:
         _fold(child)
-
-
-def _has_packed_kernels(dtype: torch.dtype) -> bool:
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _input_sizes(module: nn.Module, example: Tensor) -> dict[nn.Module, Sequence[int]]:

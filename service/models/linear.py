@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn.functional import linear
 from transformers.activations import ACT2FN
 
+from service.models.onednn import has_kernels
+
 Dtype = Literal["fp32", "bf16"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 COMPUTED_IN = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -22,18 +24,13 @@ FUSED = {"gelu": ("gelu", "none"), "gelu_new": ("gelu", "tanh"), "gelu_pytorch_t
 TYPICAL_ROWS = 1024  # the order of packed weights is chosen for so many rows, and right for any
 
 
-def fused_products(device: torch.device) -> bool:
-    """Whether products on this device go through oneDNN."""
-    return device.type == "cpu" and torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-
-
 def computes_in(dtype: Dtype, device: torch.device) -> bool:
     """Whether the device has instructions for ``dtype``; without them it would be slower than float32, not faster."""
     if dtype == "fp32":
         return True
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    return fused_products(device) and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return has_kernels(COMPUTED_IN[dtype], device)
 
 
 class Linear:
@@ -43,7 +40,7 @@ class Linear:
         self.inputs, self.outputs = weight.shape[1], weight.shape[0]
         kind = COMPUTED_IN[dtype]
         self._weight, self._bias = weight.to(device, kind), bias.to(device, kind)
-        self._fused = fused_products(device)
+        self._fused = has_kernels(kind, device)
         if self._fused:
             self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight, TYPICAL_ROWS)
 

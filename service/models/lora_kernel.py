@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 MAX_INPUTS, MAX_RANK = 16384, 1024  # as in the C file
-SWITCH: Final = "QUICKCHANGE_NO_KERNEL"  # set for measurements of the way without it
 
 
 class _Job(ctypes.Structure):
@@ -30,7 +28,7 @@ def _load() -> ctypes.CDLL | None:
     # Importing torch comes first: the library then shares torch's OpenMP, and so the threads that are already there.
     built = sorted(Path(__file__).parent.glob("_lora_kernel*.so"))
     try:
-        return ctypes.CDLL(str(built[0])) if built and SWITCH not in os.environ else None
+        return ctypes.CDLL(str(built[0])) if built else None
     except OSError:
         return None
 

@@ -25,7 +25,7 @@ class Readings(Collector):
         yield _gauge("rows_waiting", "Rows that wait for a batch", "pipeline", {n: p.depth for n, p in pipelines.items()})
         yield from self._memory()
         yield from self._caches()
-        known = len(self._services.lifecycle.registry.adapters())
+        known = len(self._services.lifecycle.registry)  # not the list, which would read every adapter's folder
         yield GaugeMetricFamily("quickchange_adapters", "Adapters that the server knows", known)
 
     def _memory(self) -> Iterable[Metric]:
