@@ -56,8 +56,13 @@ class Linear:
 
 
 def activated(y: Tensor, activation: str | None) -> Tensor:
-    """An activation by transformers' name; None leaves the values as they are."""
+    """An activation by transformers' name, in place where torch can; None leaves the values as they are."""
     if activation is None:
         return y
-    result: Tensor = ACT2FN[activation](y)
+    operation, algorithm = FUSED.get(activation, (activation, ""))
+    if operation == "gelu":
+        # In place, which the functional form does not offer: a new tensor of this size costs more than the activation.
+        result: Tensor = torch.ops.aten.gelu_(y, approximate=algorithm)
+    else:
+        result = ACT2FN[activation](y)
     return result

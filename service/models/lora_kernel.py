@@ -47,6 +47,8 @@ def add(y: Tensor, x: Tensor, first: int, parts: int, bounds: np.ndarray[Any, An
         raise ValueError("the kernel reads contiguous tensors of one type")
     if x.dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f"the kernel reads float32 and bfloat16, not {x.dtype}")
+    if len(bounds) and bounds[-1, 1] > len(x):
+        raise ValueError(f"runs end at row {bounds[-1, 1]} of {len(x)}")
     runs, modules, entry = table.shape
     job = _Job(
         y.data_ptr(), x.data_ptr(), x.dtype == torch.bfloat16, x.shape[1], y.shape[1] // parts, parts, runs,

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, layer_norm, scaled_dot_product_attention
+from torch.nn.functional import embedding, layer_norm, pad, scaled_dot_product_attention
 from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as hub_logging
 
@@ -157,14 +157,14 @@ class TextEncoder:
             x = self._feed_forward(self._attend(x, packed, layer, over_tokens), layer, over_tokens)
         # Only the first tokens leave the last layer, so only they pass through what follows its attention.
         x = self._attend(x, packed, self.layers - 1, over_tokens, first_over=runs)
-        return self._feed_forward(x, self.layers - 1, runs).float()
+        return self._feed_forward(x, self.layers - 1, runs)[: packed.rows].float()
 
     def states(self, packed: Packed) -> Tensor:
         """Every token's state, (tokens, hidden) in float32, row after row, from the bare base model."""
         x = self._embed(packed)
         for layer in range(self.layers):
             x = self._feed_forward(self._attend(x, packed, layer, NO_RUNS), layer, NO_RUNS)
-        return x.float()
+        return x[: packed.tokens].float()
 
     def pool(self, states: Tensor, runs: Runs) -> Tensor:
         """The base model's own pooler without its tanh, (rows, hidden); only where :attr:`pools`."""
@@ -180,7 +180,7 @@ class TextEncoder:
     def _attend(self, x: Tensor, packed: Packed, layer: int, runs: Runs, first_over: Runs | None = None) -> Tensor:
         """Attention with its residual; with ``first_over``, runs over rows, for each row's first token alone."""
         joined = self._linear(x, f"{layer}.qkv", runs)
-        padded = joined if packed.mask is None else joined[packed.pad]
+        padded = joined[: packed.tokens] if packed.mask is None else joined[packed.pad]
         query, key, value = padded.view(packed.rows, -1, 3, self._heads, self.hidden // self._heads).permute(2, 0, 3, 1, 4)
         if first_over is not None:
             query, x, runs = query[:, :, :1], x[packed.first], first_over
@@ -188,6 +188,7 @@ class TextEncoder:
         context = context.transpose(1, 2).reshape(-1, self.hidden)
         if first_over is None and packed.mask is not None:
             context = context[packed.unpad]
+        context = pad(context, (0, 0, 0, len(x) - len(context)))
         attended = self._linear(context, f"{layer}.attention", runs).add_(x)
         return self._norm(attended, f"encoder.layer.{layer}.attention.output.LayerNorm")
 

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from transformers import AutoModelForSequenceClassification, BertConfig, DistilBertConfig, RobertaConfig
 
 from service.errors import StartupError
 from service.models.lora import NO_RUNS
+from service.models.packed import rounded_up
 from service.models.sources import fingerprint
 from service.models.text_classifier import Row, TextClassifier
 from service.models.text_encoder import BaseWeights, TextEncoder, load_base
@@ -77,3 +80,23 @@ def test_bfloat16_differs_from_float32_by_its_rounding_alone(tiny_base: Path) ->
     expected, found = (encoder.forward(encoder.pack(rows), NO_RUNS) for encoder in (exact, rounded))
     assert found.dtype == torch.float32 and not torch.equal(found, expected)
     torch.testing.assert_close(found, expected, atol=0.1, rtol=0)  # states are normalised; bfloat16 keeps 8 bits
+
+
+@given(st.integers(1, 40_000))
+def test_sizes_are_few_and_little_larger_than_needed(count: int) -> None:
+    size = rounded_up(count)
+    assert size % 8 == 0 and count <= size < count + max(8, count / 31)
+    assert rounded_up(size) == size
+    assert len({rounded_up(smaller) for smaller in range(1, 2049)}) < 150
+
+
+@pytest.mark.parametrize("lengths", [[1], [8], [7, 7], [5, 40, 1], [9] * 8, [3] * 9])
+def test_states_of_any_number_of_rows_and_tokens_equal_those_of_each_row_alone(tiny_base: Path, lengths: list[int]) -> None:
+    encoder = TextEncoder(load_base(str(tiny_base)), torch.device("cpu"))
+    rows = [[5 + place + number for number in range(length)] for place, length in enumerate(lengths)]
+    packed = encoder.pack(rows)
+    alone = [encoder.pack([row]) for row in rows]
+    states, first = encoder.states(packed), encoder.forward(packed, NO_RUNS)
+    assert states.shape == (sum(lengths), encoder.hidden) and first.shape == (len(rows), encoder.hidden)
+    torch.testing.assert_close(states, torch.cat([encoder.states(one) for one in alone]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(first, torch.cat([encoder.forward(one, NO_RUNS) for one in alone]), atol=1e-5, rtol=0)
