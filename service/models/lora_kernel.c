@@ -11,7 +11,7 @@
 #define BLOCK 4       /* rows that share every load of a factor */
 #define MAX_RANK 1024
 #define MAX_INPUTS 16384
-#define TILE 32       /* rows that one thread takes at a time */
+#define TILE 64       /* rows that one thread takes at a time */
 #define WORTH_A_TEAM 2000000 /* multiply-adds below which waking other threads costs more than it saves */
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
