@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,10 @@ def registry() -> Registry:
 
 
 def test_every_recipe_is_shipped_and_live(registry: Registry) -> None:
-    assert sorted(adapter.name for adapter in registry.adapters()) == sorted(NAMES)
-    assert all("live" in adapter.aliases for adapter in registry.adapters())
+    # What git holds, since whoever serves from this folder pushes adapters of their own into it.
+    listed = subprocess.run(["git", "ls-files", "adapters"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert {line.split("/")[1] for line in listed.stdout.splitlines()} == set(NAMES)
+    assert all("live" in registry.get(name).aliases for name in NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
