@@ -152,19 +152,22 @@ def parse_manifest(data: bytes) -> Manifest:
         raise AdapterIncompatible(faults) from None
 
 
-def read_bundle(folder: Path) -> Bundle:
+def read_bundle(folder: Path, manifest: bytes | None = None) -> Bundle:
     """Read a bundle's folder, whole, and check it against its manifest; without one it is a plain PEFT adapter.
 
-    Raises :class:`AdapterIncompatible` when a file is missing or is not what the manifest says.
+    ``manifest`` has the bytes of that file where they have been read before. Raises :class:`AdapterIncompatible` when a
+    file is missing or is not what the manifest says.
     """
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise AdapterIncompatible([f"no {name} in the bundle" for name in missing])
-    manifest, card = folder / MANIFEST, folder / CARD
+    described, card = folder / MANIFEST, folder / CARD
+    if manifest is None and described.is_file():
+        manifest = described.read_bytes()
     return Bundle.parse(
         (folder / CONFIG).read_bytes(),
         read_block(folder / WEIGHTS),
-        manifest.read_bytes() if manifest.is_file() else None,
+        manifest,
         card.read_text("utf-8") if card.is_file() else "",
     )
 

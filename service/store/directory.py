@@ -61,10 +61,14 @@ class DirectoryStore:
 
     def read(self, ref: Ref) -> Bundle:
         """A version, whole and checked against its manifest; raises as :meth:`manifest` does."""
+        folder = self._folder(ref)
         with _read_errors(ref):
-            if not (self._folder(ref) / MANIFEST).is_file():
-                raise FileNotFoundError
-            return read_bundle(self._folder(ref))
+            manifest = (folder / MANIFEST).read_bytes()
+            try:
+                return read_bundle(folder, manifest)
+            except AdapterIncompatible:
+                (folder / MANIFEST).stat()  # not there any more: the version is not damaged but just being deleted
+                raise
 
     def publish(self, ref: Ref, bundle: Bundle) -> None:
         """Write a new version durably; raises :class:`StoreFull` when the disk does not take it."""

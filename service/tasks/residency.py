@@ -63,6 +63,7 @@ class Residency:
         self._read = read
         self._lock = threading.Lock()
         self._loading: dict[Ref, Future[Any]] = {}
+        self._unwanted: set[Ref] = set()  # of those that are being loaded, the ones that were dropped meanwhile
         self._failed: dict[Ref, tuple[float, QuickchangeError]] = {}
 
     def __contains__(self, ref: Ref) -> bool:
@@ -100,9 +101,11 @@ class Residency:
         self.device.keep(ref, loaded)
 
     def drop(self, ref: Ref) -> None:
-        """Forget a version; requests that hold it still finish with it."""
-        self.device.drop(ref)
-        self.host.drop(ref)
+        """Forget a version; requests that hold it still finish with it, and those that wait for it as well."""
+        with self._lock:
+            if ref in self._loading:
+                self._unwanted.add(ref)
+        self._forget(ref)
 
     def _get_or_load(self, ref: Ref, loader: Loader[Checked, Loaded]) -> Loaded:
         with self._lock:
@@ -128,6 +131,14 @@ class Residency:
         finally:
             with self._lock:
                 del self._loading[ref]
+                dropped = ref in self._unwanted
+                self._unwanted.discard(ref)
+            if dropped:
+                self._forget(ref)
+
+    def _forget(self, ref: Ref) -> None:
+        self.device.drop(ref)
+        self.host.drop(ref)
 
     def _checked(self, ref: Ref, loader: Loader[Checked, Loaded]) -> Checked:
         checked: Checked | None = self.host.get(ref)

@@ -15,6 +15,7 @@ from service.store.bundle import TEXT_CLASSIFICATION, Bundle
 from service.store.registry import Registry
 from service.store.selector import Ref
 from service.tasks.inputs import check_texts, place
+from service.tasks.lease import lease
 from service.tasks.residency import OnDevice, Residency
 
 SHOWN = len("sha256:") + 12
@@ -125,7 +126,7 @@ class TextClassification:
 
         Raises :class:`AdapterNotFound`, :class:`InvalidInput` or :class:`TooLarge`, naming the text by its place.
         """
-        worn = [self._resolve(selector) for selector in request.adapters]
+        worn = [lease(self._registry, self.residency, TEXT_CLASSIFICATION, selector, self) for selector in request.adapters]
         check_texts("text", request.texts, self._max_chars)
         tokenised = self._tokenizer(request.texts)
         return [self._item(ids, ref, resident, request, number) for number, ids in enumerate(tokenised) for ref, resident in worn]
@@ -169,10 +170,6 @@ class TextClassification:
     def warm_up(self) -> None:
         """Run the bare base model once: libraries set up their kernels at the first forward."""
         self._classifier.forward(self._classifier.collate([Row(ids, None) for ids in self._tokenizer(GOLDEN)]))
-
-    def _resolve(self, selector: str) -> tuple[Ref, Resident]:
-        ref = self._registry.resolve_for(TEXT_CLASSIFICATION, selector)
-        return ref, self.residency.get(ref, self)
 
     def _item(self, ids: Sequence[int], ref: Ref, resident: Resident, request: TextRequest, number: int) -> TextItem:
         truncated = len(ids) > resident.max_length

@@ -22,6 +22,7 @@ from service.store.selector import Ref
 from service.tasks.embedding_cache import EmbeddingCache, Encodable, not_encoded
 from service.tasks.images import decode
 from service.tasks.inputs import check_texts
+from service.tasks.lease import lease
 from service.tasks.residency import OnDevice, Residency
 
 IMAGE_TOKENS = 64  # what a new image costs in a batch, beside a question's tokens: about the ratio of their forwards
@@ -126,8 +127,7 @@ class VisualQuestionAnswering:
 
         Raises :class:`AdapterNotFound`, :class:`InvalidInput`, :class:`TooLarge` or :class:`UnsupportedMedia`.
         """
-        ref = self._registry.resolve_for(VISUAL_QUESTION_ANSWERING, request.adapter)
-        resident = self.residency.get(ref, self)
+        ref, resident = lease(self._registry, self.residency, VISUAL_QUESTION_ANSWERING, request.adapter, self)
         check_texts("question", request.questions, self._max_chars)
         image, cost = self._image(request.image)
         rows = self._sentences.tokenize(request.questions)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,23 @@ def test_a_deleted_newest_version_does_not_give_its_number_away(registry: Regist
     registry.publish("mood", bundle(b"1"))
     registry.delete(Ref("mood", 1))
     assert reopened(registry).publish("mood", bundle(b"2")).version == 2
+
+
+def test_a_version_that_is_read_while_it_is_deleted_is_whole_or_not_there(registry: Registry) -> None:
+    versions = [registry.publish("mood", bundle(str(number).encode())) for number in range(60)]
+    found: list[Bundle] = []
+
+    def read(ref: Ref) -> None:
+        with suppress(AdapterNotFound):
+            while True:
+                found.append(registry.store.read(ref))
+
+    with ThreadPoolExecutor(2) as threads:
+        for ref in versions:
+            reading = [threads.submit(read, ref) for _ in range(2)]
+            registry.delete(ref)
+            assert [one.result(10) for one in reading] == [None, None]
+    assert {one.manifest.labels for one in found} == {("no", "yes")}
 
 
 def test_a_version_under_an_alias_is_not_deleted(registry: Registry) -> None:

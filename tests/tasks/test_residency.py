@@ -16,6 +16,7 @@ from service.store.bundle import TEXT_CLASSIFICATION, Bundle, Manifest
 from service.store.selector import Ref
 from service.tasks import residency as module
 from service.tasks.residency import Residency
+from tests.support.server import wait_until
 
 ONE = Ref("a", 1)
 
@@ -158,6 +159,21 @@ def test_a_failure_keeps_nothing_of_the_request_that_it_failed(disk: Disk) -> No
     memory.drop(Ref("a", 2))
     gc.collect()
     assert held() is None
+
+
+def test_a_version_that_is_dropped_while_it_is_loaded_answers_those_that_wait_and_is_not_kept(disk: Disk) -> None:
+    memory = residency(disk)
+    disk.gate.clear()
+    with ThreadPoolExecutor(2) as threads:
+        asked = [threads.submit(memory.get, ONE, disk) for _ in range(2)]
+        wait_until(lambda: disk.reads)
+        memory.drop(ONE)
+        disk.gate.set()
+        assert asked[0].result() is asked[1].result()
+    asked.clear()
+    gc.collect()
+    assert ONE not in memory and (memory.device.bytes, memory.host.bytes) == (0, 0)
+    assert memory.get(ONE, disk) and ONE in memory
 
 
 def test_a_version_parsed_elsewhere_is_kept_in_both_tiers(disk: Disk) -> None:

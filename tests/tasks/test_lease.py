@@ -1,0 +1,78 @@
+"""A selector gets what it means, even if that is deleted while it is looked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.errors import AdapterDeleted, AdapterIncompatible
+from service.store.bundle import TEXT_CLASSIFICATION, Bundle, Manifest
+from service.store.directory import DirectoryStore
+from service.store.registry import Registry
+from service.store.selector import Ref
+from service.tasks.lease import lease
+from service.tasks.residency import Residency
+
+
+class Loaded:
+    """A version, checked or loaded: this test asks only for its labels."""
+
+    def __init__(self, labels: tuple[str, ...]) -> None:
+        self.labels, self.nbytes = labels, 1
+
+
+class Loader:
+    """Takes whatever a bundle holds, but for empty weights."""
+
+    def parse(self, bundle: Bundle) -> Loaded:
+        if not bundle.weights:
+            raise AdapterIncompatible(["no weights"])
+        return Loaded(bundle.manifest.labels)
+
+    def device_bytes(self, checked: Loaded) -> int:
+        return checked.nbytes
+
+    def load(self, checked: Loaded) -> Loaded:
+        return Loaded(checked.labels)
+
+
+class Swapped:
+    """A registry whose version 1 of ``mood`` is replaced by version 2 and deleted, just as it is about to be read."""
+
+    def __init__(self, root: Path) -> None:
+        self.registry = Registry(DirectoryStore(root))
+        for labels, weights in ((("no", "yes"), b"1"), (("bad", "good"), b"2")):
+            self.registry.publish("mood", Bundle.assemble({}, weights, Manifest(task=TEXT_CLASSIFICATION, labels=labels)))
+        self.registry.set_alias("mood", "live", 1)
+        self.memory = Residency(self.read, device_bytes=10, host_bytes=10)
+
+    def read(self, ref: Ref) -> Bundle:
+        if ref.version == 1:
+            self.registry.set_alias("mood", "live", 2)
+            self.registry.delete(ref)
+        return self.registry.store.read(ref)
+
+    def lease(self, selector: str) -> tuple[Ref, Loaded]:
+        return lease(self.registry, self.memory, TEXT_CLASSIFICATION, selector, Loader())
+
+
+@pytest.fixture
+def swapped(tmp_path: Path) -> Swapped:
+    return Swapped(tmp_path)
+
+
+def test_an_alias_gets_the_version_that_it_points_at_by_now(swapped: Swapped) -> None:
+    ref, loaded = swapped.lease("mood")
+    assert ref == Ref("mood", 2) and loaded.labels == ("bad", "good")
+
+
+def test_a_version_by_its_number_is_deleted_then(swapped: Swapped) -> None:
+    with pytest.raises(AdapterDeleted, match="version 1 of adapter 'mood' was deleted"):
+        swapped.lease("mood:1")
+
+
+def test_a_version_that_is_still_meant_fails_as_it_did(swapped: Swapped) -> None:
+    swapped.registry.publish("mood", Bundle.assemble({}, b"", Manifest(task=TEXT_CLASSIFICATION, labels=("a", "b"))))
+    with pytest.raises(AdapterIncompatible, match="no weights"):
+        swapped.lease("mood:3")
