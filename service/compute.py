@@ -8,6 +8,7 @@ there are cores, idle workers sleep instead of spinning, and waking them makes e
 from __future__ import annotations
 
 import os
+import threading
 
 VARIABLE = "OMP_NUM_THREADS"
 _cores = int(os.environ.get(VARIABLE) or len(os.sched_getaffinity(0)))
@@ -23,3 +24,7 @@ def use_all_cores() -> None:
     import torch
 
     torch.set_num_threads(_cores)
+    torch.get_num_threads()  # a thread's first use of torch takes the number that was set last, by whichever thread
+    last = threading.Thread(target=torch.set_num_threads, args=(1,))  # for all threads that come later
+    last.start()
+    last.join()
