@@ -6,12 +6,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format lint types train bench bench-peers loadtest clean
+.PHONY: help serve test soak check format lint types train bench bench-peers loadtest clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
-$(VENV)/serve.stamp: pyproject.toml constraints.txt service/models/lora_kernel.c
+$(VENV)/serve.stamp: pyproject.toml constraints.txt $(wildcard service/models/*.[ch])
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || { echo "making .venv and installing pinned packages (6 GB, a few minutes the first time) …"; $(PYTHON) -m venv $(VENV); }
 	@$(PIP) -e .
@@ -26,6 +26,9 @@ serve: $(VENV)/serve.stamp ## serve on 127.0.0.1:8000; QUICKCHANGE_* variables o
 
 test: $(VENV)/all.stamp ## run the whole test suite
 	@$(BIN)/python -m pytest $(ARGS)
+
+soak: $(VENV)/all.stamp ## 100,000 requests, every answer checked, while adapters come and go; fails on a wrong one or a leak (minutes)
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 check: format lint types test ## what CI runs: format, lint, types, tests
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service.models import lora_kernel
+from service.models import kernels, lora_kernel
+from service.models.linear import activated
 from service.models.values import zeros
 
 RANK_STEP = 4  # the kernel takes ranks by fours and columns by sixteens; what is added is zero
@@ -132,16 +133,21 @@ class Runs:
 NO_RUNS = Runs.of(())
 
 
-def add_products(y: Tensor, x: Tensor, site: Site, runs: Runs) -> None:
-    """Add every run's low-rank products to ``y`` (rows, parts · out), in place; ``x`` is (rows, in), of the same type."""
-    if lora_kernel.available and y.device.type == "cpu" and site.inputs <= lora_kernel.MAX_INPUTS:
-        lora_kernel.add(y, x, site.first, site.parts, runs.bounds, runs.table)
-    else:
+def add_products(y: Tensor, x: Tensor, site: Site, runs: Runs, activation: str | None = None) -> Tensor:
+    """Add every run's low-rank products to ``y`` (rows, parts · out), then activate all of it, in place where that can be.
+
+    ``x`` is (rows, in), of the same type; ``activation`` is one of transformers' names. Returns the result.
+    """
+    if not (kernels.available and y.device.type == "cpu" and site.inputs <= lora_kernel.MAX_INPUTS):
         add_by_torch(y, x, site, runs)
+        return activated(y, activation)
+    gelu = activation == "gelu"
+    lora_kernel.add(y, x, site.first, site.parts, runs.bounds, runs.table, gelu=gelu)
+    return y if gelu else activated(y, activation)
 
 
 def add_by_torch(y: Tensor, x: Tensor, site: Site, runs: Runs) -> None:
-    """What :func:`add_products` does where there is no kernel for it."""
+    """What :func:`add_products` adds where there is no kernel for it."""
     for (start, stop), factors in zip(runs.bounds.tolist(), runs.factors, strict=True):
         wide = x[start:stop].float()
         for part in range(site.parts):

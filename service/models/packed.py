@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 FINEST = 8
+Array = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def rounded_up(count: int) -> int:
@@ -23,22 +24,43 @@ def rounded_up(count: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
-    """Token rows laid end to end, and the indices that lead to the padded form that attention needs and back.
+class Padding:
+    """The indices that lead from packed tokens to the padded form and back.
 
     ``pad`` (rows · width,) is the packed index of every padded position, ``unpad`` (tokens,) the padded index of every
-    token, ``first`` (rows,) each row's first token; ``mask`` (rows, 1, 1, width), or None where all rows are as long.
-    ``starts`` (rows + 1,) has each row's first token and, at the end, the number of tokens. Where rows or tokens are a
-    tensor's first dimension, but for ``pad``, their number is rounded up; what is added repeats the first one.
+    token; ``mask`` (rows, 1, 1, width), or None where all rows are as long.
+    """
+
+    pad: Tensor
+    unpad: Tensor
+    mask: Tensor | None
+
+    @classmethod
+    def of(cls, starts: Array, device: torch.device) -> Padding:
+        """The indices for rows that begin at ``starts`` (rows + 1,)."""
+        lengths = np.diff(starts)[:, None]
+        places = np.arange(int(lengths.max()))
+        inside = places < lengths
+        # A padded position repeats its row's last token: any finite value does, since the mask hides it.
+        pad = starts[:-1, None] + np.minimum(places, lengths - 1)
+        mask = None if inside.all() else torch.from_numpy(inside)[:, None, None, :].to(device)
+        return cls(_tensor(pad.ravel(), device), _tensor(np.flatnonzero(inside), device), mask)
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Token rows laid end to end.
+
+    ``ids`` and ``positions`` are those of the tokens; ``first`` (rows,) is each row's first token, and ``starts`` (rows + 1,)
+    the same on the host with the number of tokens at the end. The length of the tensors is rounded up; what is added
+    repeats the first one. ``padding`` is there where attention needs it.
     """
 
     ids: Tensor
     positions: Tensor
     first: Tensor
-    pad: Tensor
-    unpad: Tensor
-    mask: Tensor | None
-    starts: np.ndarray[Any, np.dtype[np.int64]]
+    starts: Array
+    padding: Padding | None
 
     @property
     def rows(self) -> int:
@@ -51,25 +73,19 @@ class Packed:
         return int(self.starts[-1])
 
     @classmethod
-    def of(cls, rows: Sequence[Sequence[int]], offset: int, device: torch.device) -> Packed:
+    def of(cls, rows: Sequence[Sequence[int]], offset: int, device: torch.device, *, padded: bool) -> Packed:
         """Pack token ids; ``offset`` is the first position's index."""
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-        bounds = np.concatenate(([0], np.cumsum(lengths)))
-        starts = bounds[:-1]
-        width = int(lengths.max())
-        inside = np.arange(width) < lengths[:, None]
-        # A padded position repeats its row's last token: any finite value does, since the mask hides it.
-        pad = starts[:, None] + np.minimum(np.arange(width), lengths[:, None] - 1)
-        positions = np.broadcast_to(np.arange(width) + offset, inside.shape)[inside]
-        ids = np.fromiter((token for row in rows for token in row), np.int64, int(bounds[-1]))
-        mask = None if inside.all() else torch.from_numpy(inside)[:, None, None, :].to(device)
+        starts = np.concatenate(([0], np.cumsum(lengths)))
+        ids = np.fromiter((token for row in rows for token in row), np.int64, int(starts[-1]))
+        positions = np.arange(len(ids)) - np.repeat(starts[:-1], lengths) + offset
 
-        def tensor(array: np.ndarray[Any, Any]) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+        def filled(array: Array) -> Tensor:
+            return _tensor(np.concatenate([array, np.repeat(array[:1], rounded_up(len(array)) - len(array))]), device)
 
-        def filled(array: np.ndarray[Any, Any]) -> Tensor:
-            return tensor(np.concatenate([array, np.repeat(array[:1], rounded_up(len(array)) - len(array))]))
+        padding = Padding.of(starts, device) if padded else None
+        return cls(filled(ids), filled(positions), filled(starts[:-1]), starts, padding)
 
-        return cls(
-            filled(ids), filled(positions), filled(starts), tensor(pad.ravel()), filled(np.flatnonzero(inside)), mask, bounds
-        )
+
+def _tensor(array: Array, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)

@@ -12,12 +12,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding, layer_norm, pad, scaled_dot_product_attention
+from torch.nn.functional import embedding, layer_norm
 from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as hub_logging
 
 from service.errors import StartupError
-from service.models.linear import COMPUTED_IN, Dtype, Linear, activated
+from service.models.attention import Attention
+from service.models.linear import COMPUTED_IN, Dtype, Linear
 from service.models.lora import NO_RUNS, Runs, Site, Target, add_products
 from service.models.packed import Packed
 from service.models.sources import fingerprint, locate, unreadable
@@ -108,7 +109,8 @@ class TextEncoder:
         self.hidden: int = config.hidden_size
         self.layers: int = config.num_hidden_layers
         self.max_length: int = config.max_position_embeddings - self.family.offset
-        self._heads: int = config.num_attention_heads
+        heads: int = config.num_attention_heads
+        self._attention = Attention(heads, self.hidden // heads, device)
         self._eps: float = config.layer_norm_eps
         self._activation: str = config.hidden_act
         self._kind = COMPUTED_IN[dtype]
@@ -147,7 +149,7 @@ class TextEncoder:
 
     def pack(self, rows: Sequence[Sequence[int]]) -> Packed:
         """Token-id rows as :meth:`forward` and :meth:`states` read them; may run on any thread."""
-        return Packed.of(rows, self.family.offset, self.device)
+        return Packed.of(rows, self.family.offset, self.device, padded=self._attention.needs_padding(rows))
 
     def forward(self, packed: Packed, runs: Runs) -> Tensor:
         """First-token states, (rows, hidden), in float32; rows in no run get the bare base model."""
@@ -180,15 +182,9 @@ class TextEncoder:
     def _attend(self, x: Tensor, packed: Packed, layer: int, runs: Runs, first_over: Runs | None = None) -> Tensor:
         """Attention with its residual; with ``first_over``, runs over rows, for each row's first token alone."""
         joined = self._linear(x, f"{layer}.qkv", runs)
-        padded = joined[: packed.tokens] if packed.mask is None else joined[packed.pad]
-        query, key, value = padded.view(packed.rows, -1, 3, self._heads, self.hidden // self._heads).permute(2, 0, 3, 1, 4)
+        context = self._attention(joined, packed, first_only=first_over is not None)
         if first_over is not None:
-            query, x, runs = query[:, :, :1], x[packed.first], first_over
-        context = scaled_dot_product_attention(query, key, value, attn_mask=packed.mask)
-        context = context.transpose(1, 2).reshape(-1, self.hidden)
-        if first_over is None and packed.mask is not None:
-            context = context[packed.unpad]
-        context = pad(context, (0, 0, 0, len(x) - len(context)))
+            x, runs = x[packed.first], first_over
         attended = self._linear(context, f"{layer}.attention", runs).add_(x)
         return self._norm(attended, f"encoder.layer.{layer}.attention.output.LayerNorm")
 
@@ -201,8 +197,7 @@ class TextEncoder:
         if not runs.factors or not runs.wear(site):
             return layer(x, activation)
         y = layer(x)
-        add_products(y, x, site, runs)
-        return activated(y, activation)
+        return add_products(y, x, site, runs, activation)
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
         return layer_norm(x, (self.hidden,), self._weights[f"{name}.weight"], self._weights[f"{name}.bias"], self._eps)

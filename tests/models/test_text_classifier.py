@@ -147,6 +147,6 @@ def test_memory_is_freed_with_the_last_reference(world: World) -> None:
 def test_the_products_are_the_same_without_the_kernel(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [world.row(list(range(5, 5 + length)), which) for length, which in ((3, 0), (17, 1), (9, None), (40, 3), (8, 1))]
     with_kernel = world.forward(rows)
-    monkeypatch.setattr("service.models.lora_kernel.available", False)
+    monkeypatch.setattr("service.models.kernels.available", False)
     for one, other in zip(with_kernel, world.forward(rows), strict=True):
         torch.testing.assert_close(one, other, atol=TOLERANCE, rtol=0)

@@ -1,0 +1,107 @@
+/* Vectors of sixteen floats, and what the kernels do with them. They are the compiler's own, so the same code is AVX-512,
+   AVX2 or NEON; on x86 the loader picks the variant for the processor. */
+
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+
+#define LANES 16
+#define BLOCK 4 /* rows that share every load */
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define FOR_EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define FOR_EACH_PROCESSOR
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float floats __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2)));
+typedef float eight __attribute__((vector_size(32), aligned(4)));
+typedef float four __attribute__((vector_size(16), aligned(4)));
+
+INLINE int64_t padded(int64_t count) { return (count + LANES - 1) / LANES * LANES; }
+
+INLINE floats widen(const uint16_t *from, int64_t count) {
+    halves narrow = {0};
+    memcpy(&narrow, from, 2 * count);
+    return (floats)(__builtin_convertvector(narrow, words) << 16);
+}
+
+INLINE void narrow_to(uint16_t *to, floats value, int64_t count) {
+    words bits = (words)value;
+    words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16; /* to nearest, ties to even */
+    ints number = value == value;
+    halves narrow = __builtin_convertvector((rounded & (words)number) | (0x7fc0 & ~(words)number), halves);
+    memcpy(to, &narrow, 2 * count);
+}
+
+/* The first `count` numbers at a place of an array of bfloat16 or float32; the other lanes are zero. */
+INLINE floats read(const void *from, int64_t place, int64_t count, int64_t bfloat16) {
+    if (bfloat16)
+        return count == LANES ? widen((const uint16_t *)from + place, LANES) : widen((const uint16_t *)from + place, count);
+    if (count == LANES) return *(const floats *)((const float *)from + place);
+    floats value = {0};
+    memcpy(&value, (const float *)from + place, 4 * count);
+    return value;
+}
+
+INLINE void write(void *to, int64_t place, floats value, int64_t count, int64_t bfloat16) {
+    if (bfloat16 && count == LANES)
+        narrow_to((uint16_t *)to + place, value, LANES);
+    else if (bfloat16)
+        narrow_to((uint16_t *)to + place, value, count);
+    else if (count == LANES)
+        *(floats *)((float *)to + place) = value;
+    else
+        memcpy((float *)to + place, &value, 4 * count);
+}
+
+INLINE four quarter(floats v) {
+    eight half = *(eight *)&v + *((eight *)&v + 1);
+    return *(four *)&half + *((four *)&half + 1);
+}
+
+/* The sums over the lanes of four vectors. */
+INLINE four totals(floats a, floats b, floats c, floats d) {
+    four p = quarter(a), q = quarter(b), r = quarter(c), s = quarter(d);
+    four pq = __builtin_shufflevector(p, q, 0, 4, 1, 5) + __builtin_shufflevector(p, q, 2, 6, 3, 7);
+    four rs = __builtin_shufflevector(r, s, 0, 4, 1, 5) + __builtin_shufflevector(r, s, 2, 6, 3, 7);
+    return __builtin_shufflevector(pq, rs, 0, 1, 4, 5) + __builtin_shufflevector(pq, rs, 2, 3, 6, 7);
+}
+
+INLINE floats either(ints mask, floats yes, floats no) { return (floats)((mask & (ints)yes) | (~mask & (ints)no)); }
+
+/* The exponential of numbers that are not positive, to about one unit in the last place (Cephes, expf). */
+INLINE floats exponential(floats x) {
+    x = either(x < -87.0f, (floats){0} - 87.0f, x);
+    ints power = __builtin_convertvector(x * 1.44269504f - 0.5f, ints); /* towards zero, so to the nearest */
+    floats whole = __builtin_convertvector(power, floats);
+    floats rest = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+    floats sum = rest * 1.9875691500e-4f + 1.3981999507e-3f;
+    sum = sum * rest + 8.3334519073e-3f;
+    sum = sum * rest + 4.1665795894e-2f;
+    sum = sum * rest + 1.6666665459e-1f;
+    sum = sum * rest + 5.0000001201e-1f;
+    return (sum * rest * rest + rest + 1.0f) * (floats)((power + 127) << 23);
+}
+
+#define FLAT 5.3f /* from here on the error function of x / √2 is one, in float32 */
+
+/* x Φ(x) to 1e-6. The error function over x is a polynomial in u, which is x² brought to [-1, 1]; it was fitted at Chebyshev's
+   points, and has neither a division nor an exponential to wait for. */
+INLINE floats gelu(floats x) {
+    static const float fitted[] = {
+        0.000656924851f, -0.00158507982f, 0.00117933715f, -0.00202465733f, 0.00662165973f,
+        -0.0118899103f, 0.0174435843f, -0.0262674019f, 0.0379166678f, -0.0506236143f,
+        0.0641497821f, -0.0791748837f, 0.0985288098f, -0.133037105f, 0.266785115f,
+    };
+    floats inside = either(x > FLAT, (floats){0} + FLAT, either(x < -FLAT, (floats){0} - FLAT, x));
+    floats u = inside * inside * (2 / (FLAT * FLAT)) - 1.0f, sum = (floats){0} + fitted[0];
+#pragma GCC unroll 16
+    for (int i = 1; i < (int)(sizeof fitted / sizeof *fitted); i++) sum = sum * u + fitted[i];
+    return x * (sum * inside * 0.5f + 0.5f);
+}
