@@ -82,7 +82,11 @@ def create_app(settings: Settings) -> Application:
     lifecycle = Lifecycle(registry, residency, tasks, settings.preloaded)
     problems = lifecycle.load_live(EAGER_SECONDS)
     limits = Limits(
-        settings.max_concurrent_requests, settings.max_batch_tokens, settings.max_queue_tokens, settings.request_timeout
+        settings.max_concurrent_requests,
+        settings.max_batch_tokens,
+        settings.max_queue_seconds,
+        settings.max_queue_tokens,
+        settings.request_timeout,
     )
     metrics = Metrics()
     services = Services(

@@ -12,11 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from service.engine.admission import Admission
 from service.engine.device import Device
 from service.engine.observer import BatchReport, Observer
 from service.engine.queue import WINDOW, FairQueue
 from service.engine.ticket import Costed, Queued, Ticket
-from service.errors import ForwardFailed, Overloaded, QuickchangeError
+from service.errors import ForwardFailed, QuickchangeError
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item", bound=Costed)
@@ -61,10 +62,10 @@ class Batcher(Generic[Item, Batch, Output]):
         threads: ThreadPoolExecutor,
         observer: Observer,
         max_batch_tokens: int,
-        max_queue_tokens: int,
+        admission: Admission,
     ) -> None:
         self._task, self._device, self._threads, self._observer = task, device, threads, observer
-        self._max_batch_tokens, self._max_queue_tokens = max_batch_tokens, max_queue_tokens
+        self._max_batch_tokens, self._admission = max_batch_tokens, admission
         self._queue: FairQueue[Queued[Item, Output]] = FairQueue()
         self._tickets: set[Ticket[Output]] = set()  # the event loop's
         self._ahead: Future[_Formed[Item, Batch, Output]] | None = None
@@ -76,6 +77,11 @@ class Batcher(Generic[Item, Batch, Output]):
     def depth(self) -> int:
         """Rows that wait for the device."""
         return self._waiting
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits already that no further request should be read."""
+        return self._admission.is_closed(self._queue.tokens)
 
     def start(self) -> None:
         """Begin to serve; needs the running event loop."""
@@ -89,15 +95,10 @@ class Batcher(Generic[Item, Batch, Output]):
             ticket.future.cancel()
 
     def submit(self, ticket: Ticket[Output], items: Sequence[Item]) -> list[Queued[Item, Output]]:
-        """Queue a ticket's items, all or none; raises :class:`Overloaded` when their tokens do not fit into the queue."""
+        """Queue a ticket's items, all or none; raises :class:`Overloaded` when they would wait for too long."""
         rows = [Queued(item, ticket, place) for place, item in enumerate(items)]
-        cost = sum(row.tokens for row in rows)
         with self._lock:
-            if self._queue.tokens and self._queue.tokens + cost > self._max_queue_tokens:
-                raise Overloaded(
-                    f"{self._queue.tokens} tokens are queued and this request has {cost}; "
-                    f"at most {self._max_queue_tokens} may wait"
-                )
+            self._admission.check(self._queue, rows)
             for row in rows:
                 self._queue.push(row)
             self._waiting += len(rows)
@@ -161,7 +162,9 @@ class Batcher(Generic[Item, Batch, Output]):
     def _compute(self, formed: _Formed[Item, Batch, Output]) -> None:
         started = time.monotonic()
         outputs = self._outputs([row.item for row in formed.live], formed.batch)
-        self._loop.call_soon_threadsafe(self._deliver, formed, outputs, started, time.monotonic())
+        finished = time.monotonic()
+        self._admission.served(sum(row.tokens for row in formed.live), finished - started)
+        self._loop.call_soon_threadsafe(self._deliver, formed, outputs, started, finished)
 
     def _outputs(self, items: Sequence[Item], batch: Batch | None = None) -> Sequence[Output | Exception]:
         """Outputs of a batch; when it fails as a whole, by halves, so that only the bad row fails in the end."""

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from service.engine.admission import Admission
 from service.engine.batcher import Batcher
 from service.engine.device import Device
 from service.engine.observer import Observer
@@ -60,10 +61,11 @@ class Answer(Generic[Output]):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of a pipeline: rows in it, tokens of a batch, tokens in the queue, and a request's seconds."""
+    """Bounds of a pipeline: rows in it, tokens of a batch, seconds' worth and tokens in the queue, and a request's seconds."""
 
     rows: int
     batch_tokens: int
+    queue_seconds: float
     queue_tokens: int
     seconds: float
 
@@ -80,7 +82,8 @@ class Pipeline(Generic[Request, Item, Output]):
         limits: Limits,
     ) -> None:
         self._prepare, self._threads, self._limits = task.prepare, threads, limits
-        self._batcher = Batcher(task, device, threads, observer, limits.batch_tokens, limits.queue_tokens)
+        admission = Admission(limits.queue_seconds, limits.queue_tokens, limits.batch_tokens)
+        self._batcher = Batcher(task, device, threads, observer, limits.batch_tokens, admission)
         self._rows = 0
         self.start, self.stop = self._batcher.start, self._batcher.stop
 
@@ -92,7 +95,7 @@ class Pipeline(Generic[Request, Item, Output]):
     @property
     def is_full(self) -> bool:
         """Whether not even a request of one row would be admitted."""
-        return self._rows >= self._limits.rows
+        return self._rows >= self._limits.rows or self._batcher.is_full
 
     @property
     def depth(self) -> int:

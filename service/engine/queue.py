@@ -82,11 +82,6 @@ class FairQueue(Generic[Row]):
         found = self._shares.get(share)
         return 0 if found is None else found.tokens
 
-    def ahead_of(self, share: Hashable, tokens: int) -> int:
-        """Tokens that are served, about, before a new row of a share: all of its own, and as many of each other's."""
-        held = self.held(share)
-        return held + sum(min(other.tokens, held + tokens) for name, other in self._shares.items() if name != share)
-
     def take(self, budget: int) -> list[Row]:
         """Remove the next batch: the row whose turn it is and those near to it in length, at most ``budget`` tokens.
 

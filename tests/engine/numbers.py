@@ -71,7 +71,7 @@ class Doubling:
 
 
 Numbering = Pipeline[Numbers, Number, int]
-LIMITS = Limits(rows=8, batch_tokens=100, queue_tokens=1000, seconds=5.0)
+LIMITS = Limits(rows=8, batch_tokens=100, queue_seconds=1e6, queue_tokens=2000, seconds=5.0)
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from service.engine.pipeline import Limits
 from service.errors import ForwardFailed
 from tests.engine.numbers import Doubling, Numbers, busy, opened, running
 
-ROOMY = Limits(rows=1000, batch_tokens=100, queue_tokens=100_000, seconds=10.0)
+ROOMY = Limits(rows=1000, batch_tokens=100, queue_seconds=1e6, queue_tokens=100_000, seconds=10.0)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -87,7 +87,9 @@ def test_a_client_that_leaves_after_its_batch_was_collated_is_not_computed() -> 
 def test_rows_whose_deadline_passes_while_they_wait_in_a_collated_batch_are_not_computed() -> None:
     async def scenario() -> None:
         task = Doubling()
-        async with running(task, Limits(rows=100, batch_tokens=100, queue_tokens=1000, seconds=0.3)) as pipeline:
+        async with running(
+            task, Limits(rows=100, batch_tokens=100, queue_seconds=1e6, queue_tokens=1000, seconds=0.3)
+        ) as pipeline:
             requests = await busy(task, pipeline, 40, 41, 42, 43, 44)
             results = await asyncio.gather(*requests, return_exceptions=True)
             assert [type(result).__name__ for result in results] == ["DeadlineExceeded"] * 6
@@ -103,7 +105,9 @@ def test_rows_whose_deadline_passes_while_they_wait_in_a_collated_batch_are_not_
 def test_a_failing_batch_is_run_again_by_halves(bad: int) -> None:
     async def scenario() -> None:
         task = opened()
-        async with running(task, Limits(rows=100, batch_tokens=1000, queue_tokens=1000, seconds=10.0)) as pipeline:
+        async with running(
+            task, Limits(rows=100, batch_tokens=1000, queue_seconds=1e6, queue_tokens=1000, seconds=10.0)
+        ) as pipeline:
             with pytest.raises(ForwardFailed):
                 await pipeline.run(Numbers((1, 2, 3, bad)))
             assert (await pipeline.run(Numbers((1,)))).outputs == [2]

@@ -66,7 +66,7 @@ def test_a_full_pipeline_refuses_at_once_and_serves_again_afterwards() -> None:
 def test_a_queue_full_of_tokens_refuses_all_rows_of_a_request() -> None:
     async def scenario() -> None:
         task = Doubling()
-        async with running(task, Limits(rows=100, batch_tokens=100, queue_tokens=150, seconds=5)) as pipeline:
+        async with running(task, Limits(rows=100, batch_tokens=100, queue_seconds=1e6, queue_tokens=150, seconds=5)) as pipeline:
             requests = await busy(task, pipeline, 100)
             with pytest.raises(Overloaded, match="100 tokens are queued"):
                 await pipeline.run(Numbers((10, 60)))
@@ -80,7 +80,7 @@ def test_a_queue_full_of_tokens_refuses_all_rows_of_a_request() -> None:
 def test_a_request_past_its_deadline_is_answered_and_never_computed() -> None:
     async def scenario() -> None:
         task = Doubling()
-        async with running(task, Limits(rows=8, batch_tokens=100, queue_tokens=1000, seconds=0.3)) as pipeline:
+        async with running(task, Limits(rows=8, batch_tokens=100, queue_seconds=1e6, queue_tokens=1000, seconds=0.3)) as pipeline:
             requests = await busy(task, pipeline, 7)
             results = await asyncio.gather(*requests, return_exceptions=True)
             assert all(isinstance(result, DeadlineExceeded) for result in results)
@@ -133,7 +133,9 @@ def test_an_error_of_prepare_reaches_the_caller_and_frees_its_place() -> None:
 @given(st.lists(st.lists(st.integers(0, 60).filter(lambda n: n != 13), min_size=1, max_size=4), min_size=1, max_size=12))
 def test_any_traffic_is_answered_exactly(requests: list[list[int]]) -> None:
     async def scenario() -> None:
-        async with running(opened(), Limits(rows=1000, batch_tokens=70, queue_tokens=10_000, seconds=10)) as pipeline:
+        async with running(
+            opened(), Limits(rows=1000, batch_tokens=70, queue_seconds=1e6, queue_tokens=10_000, seconds=10)
+        ) as pipeline:
             answers = await asyncio.gather(*(pipeline.run(Numbers(tuple(values))) for values in requests))
             assert [list(answer.outputs) for answer in answers] == [[2 * value for value in values] for values in requests]
 

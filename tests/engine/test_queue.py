@@ -122,10 +122,3 @@ def test_a_share_that_was_served_a_lot_does_not_come_back_as_if_it_were_new() ->
         for row in queue.take(BUDGET):
             served[row.share] += row.tokens
     assert abs(served["again"] - served["steady"]) <= 2 * BUDGET
-
-
-def test_what_is_ahead_of_a_row_is_its_own_share_and_as_much_of_each_other() -> None:
-    queue = filled(*(Row("flood", 50) for _ in range(40)), Row("few", 30))
-    assert queue.ahead_of("new", 20) == 20 + 20
-    assert queue.ahead_of("few", 20) == 30 + 50
-    assert queue.ahead_of("flood", 20) == 2000 + 30

@@ -1,0 +1,57 @@
+"""How much may wait: what the device computes in a bounded time, shared out so that no adapter's flood shuts others out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+
+from service.engine.queue import WINDOW, FairQueue, Row
+from service.errors import Overloaded
+
+WEIGHT = 0.2  # of the last batch in the rate that is remembered
+SPARE = 1.25  # over what may wait: the room that shares measure themselves against
+
+
+class Admission:
+    """Decides whether rows may wait; the limit follows the rate at which batches are computed.
+
+    At most ``seconds`` of work may wait, but never less than two batches, without which the device would idle, and never
+    more than ``tokens``. Beyond that the door is closed to everyone. A share may hold as much as is free beside it
+    (dynamic thresholds, Choudhury and Hahne, 1998), so one share's flood is refused while there is room for others.
+    """
+
+    def __init__(self, seconds: float, tokens: int, batch_tokens: int) -> None:
+        self._seconds, self._tokens, self._least = seconds, tokens, min(tokens, WINDOW * batch_tokens)
+        self._rate = 0.0
+
+    @property
+    def limit(self) -> int:
+        """Tokens that may wait now; before the first batch, the rate is not known and sets no limit."""
+        return self._tokens if not self._rate else min(self._tokens, max(self._least, int(self._seconds * self._rate)))
+
+    def served(self, tokens: int, seconds: float) -> None:
+        """Note a batch that was computed."""
+        rate = tokens / max(seconds, 1e-6)
+        self._rate += (WEIGHT if self._rate else 1.0) * (rate - self._rate)
+
+    def is_closed(self, waiting: int) -> bool:
+        """Whether no further row may join so many waiting tokens."""
+        return waiting >= self.limit
+
+    def check(self, queue: FairQueue[Row], rows: Sequence[Row]) -> None:
+        """Raise :class:`Overloaded` unless these rows may join the queue; where nothing waits, anything may."""
+        if not queue.tokens:
+            return
+        costs: Counter[Hashable] = Counter()
+        for row in rows:
+            costs[row.share] += row.tokens
+        free = int(SPARE * self.limit) - queue.tokens
+        if self.is_closed(queue.tokens) or queue.tokens + costs.total() > self._tokens:
+            raise Overloaded(self._refusal(f"{queue.tokens} tokens are queued and this request has {costs.total()}"))
+        for share, cost in costs.items():
+            held = queue.held(share)
+            if held and held + cost > free:
+                raise Overloaded(self._refusal(f"{held} tokens of this adapter are queued and this request has {cost}"))
+
+    def _refusal(self, what: str) -> str:
+        return f"{what}; at most {self.limit} may wait, half of them for one adapter"
