@@ -24,6 +24,7 @@ from loadtest.bench_http import WrongAnswers, http
 from loadtest.bench_model import Unprepared
 from loadtest.bench_overload import overload
 from loadtest.bench_peft import peft
+from loadtest.bench_vqa import vqa
 from loadtest.plan import REHEARSAL, Bench, Part, Plan, load_texts
 from loadtest.plots import draw
 from loadtest.report import ROOT, Report, progress
@@ -46,6 +47,7 @@ PARTS: Mapping[str, Callable[[Bench], Part]] = {
     "http": http,
     "overload": overload,
     "scale": scale,
+    "vqa": vqa,
 }
 errors = Console(stderr=True, highlight=False)
 
@@ -56,7 +58,7 @@ def main(
     data: Annotated[
         Path, typer.Option(help="TweetEval folder to take texts from; without it they are made up, as long as tweets are")
     ] = ROOT / "../shared/data/tweeteval/sentiment",
-    base_model: Annotated[str, typer.Option(help="base model of basics and scale; the bars are for the default")] = "minilm",
+    base_model: Annotated[str, typer.Option(help="base model of basics, scale and vqa; the bars are for the default")] = "minilm",
     shapes: Annotated[str | None, typer.Option(help=f"shapes of forward and peft, of {', '.join(SHAPES)}")] = None,
     dtypes: Annotated[str, typer.Option(help="dtypes of forward, separated by commas; the last is that of the other parts")] = (
         ",".join(DTYPES)
@@ -66,7 +68,7 @@ def main(
     strict: Annotated[bool, typer.Option("--strict", help="exit with 1 when a bar is missed")] = False,
     output: Annotated[Path, typer.Option(help="folder for the JSON report and its plots")] = Path("reports"),
 ) -> None:
-    """Measure forwards, PEFT beside them, HTTP, overload, thousands of adapters, start-up and memory, each against its bar.
+    """Measure forwards, PEFT beside them, HTTP, overload, thousands of adapters, images, start-up, memory, each against its bar.
 
     Run it on a machine that does nothing else: the load average before and after is part of the report.
     """

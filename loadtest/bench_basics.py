@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import httpx
 
 from loadtest import bench_server
@@ -16,14 +18,16 @@ def basics(bench: Bench) -> Part:
     bench.say("basics: batches on the model")
     model = Model(base_model, bench.adapters)
     tax = adapter_tax(model, words, bench.repeats)
-    log, to_ready = bench.scratch / "basics.log", []
-    for number in range(bench.plan.starts):
-        bench.say(f"basics: start {number + 1} of {bench.plan.starts}")
-        with ServerProcess(bench.adapters, log, base_model=base_model) as server:
+    to_ready = []
+    start = partial(ServerProcess, bench.adapters, bench.scratch / "basics.log", base_model=base_model)
+    for number in range(1, bench.plan.starts):
+        bench.say(f"basics: start {number} of {bench.plan.starts}")
+        with start() as server:
             to_ready.append(server.seconds_to_ready)
-    bench.say("basics: requests, pushes, memory")
-    server = ServerProcess(bench.adapters, log, base_model=base_model)
+    bench.say("basics: the last start, requests, pushes, memory")
+    server = start()
     with server, httpx.Client(base_url=server.url, timeout=60) as http:
+        to_ready.append(server.seconds_to_ready)
         latency = bench_server.http_latency(server, model, words, bench.repeats)
         push = bench_server.push(http, bench_server.bundle_of(bench.adapters, "sentiment"), next(words), bench.repeats)
         memory = bench_server.memory(server, http, words, bench.repeats)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -142,11 +143,12 @@ def _milliseconds(repeats: Sequence[Sequence[tuple[Timed, Timed]]]) -> dict[str,
 def _use(bench: Bench, case: Case) -> Figure:
     """The arithmetic that real tokens need a second of forward, over the rate of the best product, measured in turns."""
     bench.say(f"forward: {case.shape} {case.dtype}, arithmetic over the machine's best")
+    best = partial(flops_per_second, case.dtype, bench.plan.squares, bench.plan.block / 80)
     rates, peaks = [], []
     for batch in case.batches:
-        peak = flops_per_second(case.dtype)
+        before = best()
         runs = [timed(case.classifier, [Row(ids, None) for ids in batch]).forward for _ in range(1 + bench.plan.rounds)]
-        peaks.append(max(peak, flops_per_second(case.dtype)))
+        peaks.append(max(before, best()))
         rates.append(SHAPES[case.shape].flops([len(ids) for ids in batch]) / median(runs[1:]))
     bar, stretch = (USE, USE_STRETCH) if case.shape == USED else (None, None)
     detail = {"forward GFLOPS": median(rates) / 1e9, "product GFLOPS": median(peaks) / 1e9}

@@ -26,7 +26,7 @@ from service.models.tokenizer import TextTokenizer
 CONNECTIONS = (32, 64)
 LEFT, LEFT_STRETCH = 0.6, 0.8
 LATEST_CHECK = 20.0  # ms
-SETTLE, WARM = 0.3, 0.25
+SETTLE, WARM = 0.1, 0.25
 CHECK = Probe(get("/health/live"))
 ANSWER_BYTES = 300
 

@@ -154,7 +154,7 @@ def _by_load(bench: Bench, port: int, requests: Sequence[bytes], capacity: float
     for load in bench.plan.loads:
         bench.say(f"overload: {load:g} × capacity offered")
         found.append(open_loop(port, requests, arrivals(load * capacity, 0.0, bench.plan.step, random), bench.plan.step))
-        time.sleep(1.0)
+        time.sleep(bench.plan.step / 6)
     offered = [load * capacity for load in bench.plan.loads]
     return {
         "throughput-by-load": Curve(offered, {"answered": [one.rate for one in found], "offered": offered}),

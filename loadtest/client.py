@@ -41,6 +41,13 @@ def get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nhost: {HOST}\r\n\r\n".encode()
 
 
+def is_whole(answer: bytes) -> bool:
+    """Whether all of an answer has arrived; its length must be in its head."""
+    end = answer.find(END)
+    length = LENGTH.search(answer, 0, end) if end >= 0 else None
+    return length is not None and len(answer) >= end + len(END) + int(length[1])
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
     """A request that goes out every ``interval`` seconds beside the others."""
@@ -212,9 +219,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         received = self._received + data if self._received else data
-        end = received.find(END)
-        length = LENGTH.search(received, 0, end) if end >= 0 else None
-        if length is None or len(received) < end + len(END) + int(length[1]):
+        if not is_whole(received):
             self._received = received
             return
         self._received, self.kept, due = b"", True, self._due

@@ -10,6 +10,7 @@ from random import Random
 
 from loadtest.bases import SHAPES, write_base
 from loadtest.figures import Figure
+from loadtest.peak import SIZES
 from loadtest.texts import texts
 from service.models.linear import Dtype
 from service.settings import Settings
@@ -23,7 +24,8 @@ class Plan:
 
     ``live`` counts the adapters that rows choose from; ``rounds`` are interleaved pairs a repeat; ``block`` is the seconds of
     one closed-loop measurement; ``steady``, ``flood`` and ``after`` are those of the overload's three phases; ``loads`` are
-    the offered loads of the sweep over the capacity, each for ``step`` seconds; ``starts`` of a server are timed.
+    the offered loads of the sweep over the capacity, each for ``step`` seconds; ``starts`` of a server are timed;
+    ``images`` are asked about in a repeat; ``squares`` are the sizes of the products that tell the machine's best rate.
     """
 
     shapes: Sequence[str] = ("TinyBERT", "MiniLM", "RoBERTa")
@@ -39,12 +41,14 @@ class Plan:
     loads: Sequence[float] = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 3.0)
     step: float = 6.0
     starts: int = 3
+    images: int = 30
+    squares: Sequence[int] = SIZES
     rehearsal: bool = False
 
 
 REHEARSAL = Plan(
     shapes=("toy",), served=("toy",), live=(1, 4), tenants=4, tokens=128, rounds=1, block=0.5,
-    steady=1.0, flood=1.5, after=2.5, loads=(0.5, 2.0), step=0.5, starts=1, rehearsal=True,
+    steady=0.4, flood=1.2, after=1.0, loads=(0.5, 2.0), step=0.3, starts=1, images=3, squares=(64,), rehearsal=True,
 )  # fmt: skip
 
 

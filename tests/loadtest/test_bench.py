@@ -80,9 +80,13 @@ def test_basics_measure_everything_and_change_no_adapter(tiny_base: Path, adapte
     assert sorted(adapters.rglob("*")) == before
 
 
-def test_every_other_part_runs_and_its_curves_are_drawn(adapters: Path, tmp_path: Path) -> None:
-    done = bench("--only", "forward,peft,http,overload", "--adapters", adapters, "--output", tmp_path / "reports")
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_every_other_part_runs_and_its_curves_are_drawn(tiny_base: Path, adapters: Path, tmp_path: Path) -> None:
+    with pytest.raises(typer.Exit) as stopped:
+        main(
+            "forward,peft,http,overload,vqa", adapters, base_model=str(tiny_base), repeats=1, rehearse=True,
+            output=tmp_path / "reports",
+        )  # fmt: skip
+    assert stopped.value.exit_code == 0
     report = read(tmp_path / "reports")
     figures: dict[str, list[dict[str, Any]]] = {}
     for figure in report["figures"]:
@@ -94,6 +98,8 @@ def test_every_other_part_runs_and_its_curves_are_drawn(adapters: Path, tmp_path
     assert [figure["bar"] for figure in figures["http"]] == [0.6, 0.6, 20.0, None]
     assert [figure["bar"] for figure in figures["overload"]] == [2.0, 50.0, 0, 1.02, 2.0]
     assert figures["overload"][2]["figure"] == 0
+    assert [(figure["bar"], figure["stretch"]) for figure in figures["vqa"]] == [(10.0, 5.0), (1.3, 1.1)]
+    assert all(min(figure["repeats"]) > 0 for figure in figures["vqa"])
     assert {file.stem for file in (tmp_path / "reports").glob("*.png")} == set(LOOKS) == set(report["curves"])
 
 
@@ -114,8 +120,12 @@ def test_what_is_not_there_to_be_measured_is_one_line(
     assert line in capsys.readouterr().err
 
 
-def test_a_folder_without_adapters_is_one_line(tiny_base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("part", "name"), [("basics", "sentiment"), ("vqa", "vqa")])
+def test_a_folder_without_adapters_is_one_line(
+    part: str, name: str, tiny_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "adapters").mkdir()
-    done = bench("--only", "basics", "--adapters", tmp_path / "adapters", "--base-model", tiny_base)
-    assert done.returncode == 2
-    assert "no live adapter 'sentiment'" in done.stderr
+    with pytest.raises(typer.Exit) as stopped:
+        main(part, tmp_path / "adapters", base_model=str(tiny_base), rehearse=True)
+    assert stopped.value.exit_code == 2
+    assert capsys.readouterr().err.splitlines() == [f"error: no live adapter '{name}'; name a folder of adapters by --adapters"]
