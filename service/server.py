@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import Callable, Generator
@@ -33,6 +34,9 @@ def serve(settings: Settings, announce: Callable[[Application, str], None]) -> N
     listening = _listen(settings)
     with listening:
         application = create_app(settings)
+        # What is loaded stays; the collector need not look through it again, for which it would stop everything.
+        gc.collect()
+        gc.freeze()
         announce(application, f"http://{_shown(settings.host)}:{listening.getsockname()[1]}")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(settings, application, listening))

@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     ] = 2048
     max_queue_seconds: Annotated[
         float,
-        Field(gt=0, description="Seconds of work that may wait, at least two batches; beyond, a request gets 429 at once."),
+        Field(gt=0, description="Seconds of work that may wait, at least half a batch; beyond, a request gets 429 at once."),
     ] = 0.1
     max_queue_tokens: Annotated[int, Field(ge=16, description="Tokens that may wait; beyond, a request gets 429 at once.")] = (
         65536

@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
-from service.engine.queue import WINDOW, FairQueue, Row
+from service.engine.queue import FairQueue, Row
 from service.errors import Overloaded
 
 WEIGHT = 0.2  # of the last batch in the rate that is remembered
-SPARE = 1.25  # over what may wait: the room that shares measure themselves against
+BATCHES = 0.5  # that may wait at any rate: small batches cost throughput, and a slow model should not refuse a few clients
+ALONE = 0.75  # of the limit, for the only share that has rows waiting: others find the door open
+TOGETHER = 1.25  # times the limit, that shares divide evenly when there are more of them
 
 
 class Admission:
     """Decides whether rows may wait; the limit follows the rate at which batches are computed.
 
-    At most ``seconds`` of work may wait, but never less than two batches, without which the device would idle, and never
-    more than ``tokens``. Beyond that the door is closed to everyone. A share may hold as much as is free beside it
-    (dynamic thresholds, Choudhury and Hahne, 1998), so one share's flood is refused while there is room for others.
+    At most ``seconds`` of work may wait, but never less than half a batch, and never more than ``tokens``; beyond that the
+    door is closed to everyone. Within it shares divide the room evenly: as they are served alike, a row of the share that
+    holds the most waits no longer than the limit says, and one share's flood is refused while there is room for others.
     """
 
     def __init__(self, seconds: float, tokens: int, batch_tokens: int) -> None:
-        self._seconds, self._tokens, self._least = seconds, tokens, min(tokens, WINDOW * batch_tokens)
+        self._seconds, self._tokens, self._least = seconds, tokens, min(tokens, int(BATCHES * batch_tokens))
         self._rate = 0.0
 
     @property
@@ -45,13 +47,12 @@ class Admission:
         costs: Counter[Hashable] = Counter()
         for row in rows:
             costs[row.share] += row.tokens
-        free = int(SPARE * self.limit) - queue.tokens
         if self.is_closed(queue.tokens) or queue.tokens + costs.total() > self._tokens:
-            raise Overloaded(self._refusal(f"{queue.tokens} tokens are queued and this request has {costs.total()}"))
+            waiting = f"{queue.tokens} tokens are queued and this request has {costs.total()}"
+            raise Overloaded(f"{waiting}; at most {self.limit} may wait")
         for share, cost in costs.items():
             held = queue.held(share)
-            if held and held + cost > free:
-                raise Overloaded(self._refusal(f"{held} tokens of this adapter are queued and this request has {cost}"))
-
-    def _refusal(self, what: str) -> str:
-        return f"{what}; at most {self.limit} may wait, half of them for one adapter"
+            room = int(self.limit * min(ALONE, TOGETHER / queue.shares))
+            if held and held + cost > room:
+                waiting = f"{held} tokens of this adapter are queued and this request has {cost}"
+                raise Overloaded(f"{waiting}; at most {room} may wait beside {queue.shares - 1} other adapters'")

@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 from service.engine.admission import Admission
 from service.engine.device import Device
 from service.engine.observer import BatchReport, Observer
-from service.engine.queue import WINDOW, FairQueue
+from service.engine.queue import FairQueue
 from service.engine.ticket import Costed, Queued, Ticket
 from service.errors import ForwardFailed, QuickchangeError
 
@@ -118,8 +118,8 @@ class Batcher(Generic[Item, Batch, Output]):
                 self._waiting -= sum(self._queue.remove(row) for row in rows)
 
     def _form_ahead(self) -> None:
-        """While a batch is computed, have the next one ready, provided that waiting would make it no better."""
-        if self._ahead is None and self._queue.tokens >= WINDOW * self._max_batch_tokens:
+        """While a batch is computed, have the next one ready, provided that waiting would make it no larger."""
+        if self._ahead is None and self._queue.tokens >= self._max_batch_tokens:
             self._ahead = self._threads.submit(self._form)
 
     def _turn(self) -> None:

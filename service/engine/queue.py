@@ -13,14 +13,9 @@ from heapq import merge
 from itertools import count
 from typing import Generic, Protocol, TypeVar
 
-WINDOW = 2  # batches' worth of rows among which lengths decide
-PASSES = 2  # times that rows of a better length may go before one whose turn it is
-
 
 class Waiting(Protocol):
-    """What the queue knows of a row: whose share pays for it, its cost in tokens, and how often others went before it."""
-
-    passed: int
+    """What the queue knows of a row: whose share pays for it, and its cost in tokens."""
 
     @property
     def share(self) -> Hashable: ...
@@ -54,7 +49,7 @@ class FairQueue(Generic[Row]):
         self._shares: dict[Hashable, _Share[Row]] = {}
         self._now = 0
         self._arrivals = count()
-        self._rows = self.tokens = 0
+        self._rows = self._active = self.tokens = 0
 
     def __len__(self) -> int:
         return self._rows
@@ -66,6 +61,7 @@ class FairQueue(Generic[Row]):
             share = self._shares[row.share] = _Share(self._now)
         elif not share.rows:
             share.start = max(share.start, self._now)
+        self._active += not share.rows
         share.rows[row] = next(self._arrivals)
         self._count(share, row, 1)
 
@@ -82,25 +78,21 @@ class FairQueue(Generic[Row]):
         found = self._shares.get(share)
         return 0 if found is None else found.tokens
 
-    def take(self, budget: int) -> list[Row]:
-        """Remove the next batch: the row whose turn it is and those near to it in length, at most ``budget`` tokens.
+    @property
+    def shares(self) -> int:
+        """How many shares have rows that wait."""
+        return self._active
 
-        A row that alone is over the budget is a batch of its own. One that was passed over twice goes before any length.
-        """
-        window = self._window(WINDOW * budget)
-        if not window:
-            return []
-        first = window[0]
-        self._now = max(self._now, self._shares[first.share].start)
-        batch, tokens = [first], first.tokens
-        for row in sorted(window[1:], key=lambda row: 0 if row.passed >= PASSES else 1 + abs(row.tokens - first.tokens)):
-            if tokens + row.tokens > budget:
+    def take(self, budget: int) -> list[Row]:
+        """Remove the next batch: rows as their turns come, at most ``budget`` tokens, or one row that alone is over it."""
+        batch: list[Row] = []
+        for start, *_, row in merge(*(share.by_start() for share in self._shares.values())):
+            if batch and row.tokens > budget:
                 break
+            if not batch:
+                self._now = max(self._now, start)
             batch.append(row)
-            tokens += row.tokens
-        taken = set(batch)
-        for row in window[: max(place for place, row in enumerate(window) if row in taken)]:
-            row.passed += 1
+            budget -= row.tokens
         for row in batch:
             share = self._shares[row.share]
             share.start += row.tokens
@@ -108,17 +100,9 @@ class FairQueue(Generic[Row]):
         self._forget()
         return batch
 
-    def _window(self, tokens: int) -> list[Row]:
-        window: list[Row] = []
-        for *_, row in merge(*(share.by_start() for share in self._shares.values())):
-            if tokens <= 0:
-                break
-            window.append(row)
-            tokens -= row.tokens
-        return window
-
     def _drop(self, share: _Share[Row], row: Row) -> None:
         del share.rows[row]
+        self._active -= not share.rows
         self._count(share, row, -1)
 
     def _count(self, share: _Share[Row], row: Row, sign: int) -> None:

@@ -70,7 +70,6 @@ class Queued(Generic[Item, Output]):
     place: int
     tokens: int = field(init=False)
     share: Hashable = field(init=False)
-    passed: int = 0
 
     def __post_init__(self) -> None:
         self.tokens, self.share = self.item.tokens, self.item.share
