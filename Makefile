@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test soak check format lint types train bench bench-peers loadtest clean
+.PHONY: help serve test soak quality check format lint types train bench bench-peers loadtest clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ $(VENV)/peers.stamp: loadtest/peers.txt $(VENV)/all.stamp
 	@test -x $(VENV)/peers/bin/python || $(PYTHON) -m venv $(VENV)/peers
 	@$(VENV)/peers/bin/pip install --disable-pip-version-check -r loadtest/peers.txt
 	@touch $@
+
+quality: $(VENV)/all.stamp ## what a lower precision costs the shipped adapters; with data from DATA (default ../shared/data)
+	@$(BIN)/python -m training.quality $(or $(DATA),../shared/data) $(ARGS)
 
 bench-peers: $(VENV)/peers.stamp ## measure requests/s, p99 and p50 beside Infinity, in an environment of its own
 	@$(BIN)/python -m loadtest.peers $(ARGS)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Literal
 
 import torch
 from litestar import Litestar, Request, Router
@@ -21,7 +22,7 @@ from service.engine.device import Device
 from service.engine.pipeline import Limits, Pipeline
 from service.errors import StartupError
 from service.models.image_encoder import load_image_encoder
-from service.models.linear import Dtype, computes_in
+from service.models.linear import Dtype, computes_in, fastest
 from service.models.sentence_encoder import load_sentence_encoder
 from service.models.sources import locate
 from service.models.text_classifier import TextClassifier
@@ -149,9 +150,11 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _dtype(name: Dtype, device: torch.device) -> Dtype:
+def _dtype(name: Dtype | Literal["auto"], device: torch.device) -> Dtype:
+    if name == "auto":
+        return fastest(device)
     if not computes_in(name, device):
-        raise StartupError(f"QUICKCHANGE_DTYPE={name}: this {device.type} has no instructions for it; accepted: fp32")
+        raise StartupError(f"QUICKCHANGE_DTYPE={name}: this {device.type} has no instructions for it; accepted: auto, fp32")
     return name
 
 

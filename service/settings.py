@@ -43,7 +43,8 @@ class Settings(BaseSettings):
     ] = "all-MiniLM-L6-v2"
     device: Annotated[str, Field(description="Where forwards run: auto (a GPU if there is one), cpu, cuda, cuda:1 …")] = "auto"
     dtype: Annotated[
-        Literal["fp32", "bf16"], Field(description="What the text encoder computes in; heads and LoRA stay in float32.")
+        Literal["auto", "fp32", "bf16"],
+        Field(description="What the text encoder computes in, or auto for the fastest; heads and LoRA stay in float32."),
     ] = "fp32"
     adapters_dir: Annotated[Path, Field(description="Folder of the adapter versions; uploads are stored there.")] = Path(
         "adapters"
@@ -57,7 +58,7 @@ class Settings(BaseSettings):
     ] = 2048
     max_queue_seconds: Annotated[
         float,
-        Field(gt=0, description="Seconds of work that may wait, at least half a batch; beyond, a request gets 429 at once."),
+        Field(gt=0, description="Seconds of work that may wait, at least a batch; beyond, a request gets 429 at once."),
     ] = 0.1
     max_queue_tokens: Annotated[int, Field(ge=16, description="Tokens that may wait; beyond, a request gets 429 at once.")] = (
         65536

@@ -21,7 +21,7 @@ from service.errors import QuickchangeError
 from service.store.bundle import TEXT_CLASSIFICATION, Bundle, read_bundle
 from service.store.directory import DirectoryStore
 from service.store.registry import Registry
-from service.tasks.text_classification import Classification, TextRequest
+from service.tasks.text_classification import Classification, TextClassification, TextRequest
 from training.data import DataError, Split, load_text_data
 from training.metrics import classification_metrics
 from training.serving import text_task
@@ -42,19 +42,24 @@ def evaluate_text(bundle: Bundle, split: Split, labels: Sequence[str], base_mode
     with tempfile.TemporaryDirectory() as folder:
         registry = Registry(DirectoryStore(Path(folder)))
         registry.set_alias("scored", "live", registry.publish("scored", bundle).version)
-        task = text_task(base_model, registry)
-        order = sorted(range(len(split)), key=lambda i: len(split.texts[i]))
-        predicted = [""] * len(split)
-        for start in track(range(0, len(order), BATCH), "scoring", console=console):
-            rows = order[start : start + BATCH]
-            items = task.prepare(TextRequest([split.texts[i] for i in rows], ["scored"]))
-            for row, output in zip(rows, task.forward(task.collate(items)), strict=True):
-                if not isinstance(output, Classification):
-                    raise output
-                predicted[row] = output.label
+        predicted = predict(text_task(base_model, registry), "scored", split.texts)
     index = {label: i for i, label in enumerate(bundle.manifest.labels)}
     true = [index[labels[i]] for i in split.labels]
     return classification_metrics(true, [index[label] for label in predicted], len(index))
+
+
+def predict(task: TextClassification, adapter: str, texts: Sequence[str]) -> list[str]:
+    """The label that an adapter gives to each text, computed as the server computes."""
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    predicted = [""] * len(texts)
+    for start in track(range(0, len(order), BATCH), "scoring", console=console, transient=True):
+        rows = order[start : start + BATCH]
+        items = task.prepare(TextRequest([texts[i] for i in rows], [adapter]))
+        for row, output in zip(rows, task.forward(task.collate(items)), strict=True):
+            if not isinstance(output, Classification):
+                raise output
+            predicted[row] = output.label
+    return predicted
 
 
 def main(

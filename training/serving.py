@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 
 from service.models.image_encoder import load_image_encoder
+from service.models.linear import Dtype
 from service.models.sentence_encoder import load_sentence_encoder
 from service.models.text_classifier import TextClassifier
 from service.models.text_encoder import TextEncoder, load_base
@@ -23,9 +24,9 @@ MAX_RANK, MAX_CHARS, MAX_PIXELS, CACHE = 1024, 1_000_000, 100_000_000, 10_000
 MEMORY = 10**9  # bytes of loaded adapters
 
 
-def text_task(base_model: str, registry: Registry) -> TextClassification:
+def text_task(base_model: str, registry: Registry, dtype: Dtype = "fp32") -> TextClassification:
     """Text classification on this thread, over the adapters of ``registry``."""
-    classifier = TextClassifier(TextEncoder(load_base(base_model), CPU), MAX_RANK)
+    classifier = TextClassifier(TextEncoder(load_base(base_model), CPU, dtype), MAX_RANK)
     tokenizer = TextTokenizer(base_model)
     return TextClassification(classifier, tokenizer, registry, _here, residency(registry), max_chars=MAX_CHARS)
 

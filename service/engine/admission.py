@@ -9,21 +9,21 @@ from service.engine.queue import FairQueue, Row
 from service.errors import Overloaded
 
 WEIGHT = 0.2  # of the last batch in the rate that is remembered
-BATCHES = 0.5  # that may wait at any rate: small batches cost throughput, and a slow model should not refuse a few clients
-ALONE = 0.75  # of the limit, for the only share that has rows waiting: others find the door open
-TOGETHER = 1.25  # times the limit, that shares divide evenly when there are more of them
+BATCHES = 1  # that may wait at any rate: small batches cost throughput, and a slow model should not refuse a few clients
+SPARE = 1.25  # times the limit is the room that is shared out: what is beyond the limit keeps the parts of many from vanishing
+PART = 3  # times what is free, that one share may hold: alone, so, 15/16 of the limit
 
 
 class Admission:
     """Decides whether rows may wait; the limit follows the rate at which batches are computed.
 
-    At most ``seconds`` of work may wait, but never less than half a batch, and never more than ``tokens``; beyond that the
-    door is closed to everyone. Within it shares divide the room evenly: as they are served alike, a row of the share that
-    holds the most waits no longer than the limit says, and one share's flood is refused while there is room for others.
+    At most ``seconds`` of work may wait, but never less than a batch, and never more than ``tokens``; beyond that the door is
+    closed to everyone. Within it a share may hold a multiple of what is free (dynamic thresholds, Choudhury and Hahne,
+    1998): all that it likes while little waits, and less than the limit however much it sends.
     """
 
     def __init__(self, seconds: float, tokens: int, batch_tokens: int) -> None:
-        self._seconds, self._tokens, self._least = seconds, tokens, min(tokens, int(BATCHES * batch_tokens))
+        self._seconds, self._tokens, self._least = seconds, tokens, min(tokens, BATCHES * batch_tokens)
         self._rate = 0.0
 
     @property
@@ -50,9 +50,9 @@ class Admission:
         if self.is_closed(queue.tokens) or queue.tokens + costs.total() > self._tokens:
             waiting = f"{queue.tokens} tokens are queued and this request has {costs.total()}"
             raise Overloaded(f"{waiting}; at most {self.limit} may wait")
+        room = int(PART * (SPARE * self.limit - queue.tokens))
         for share, cost in costs.items():
             held = queue.held(share)
-            room = int(self.limit * min(ALONE, TOGETHER / queue.shares))
             if held and held + cost > room:
                 waiting = f"{held} tokens of this adapter are queued and this request has {cost}"
-                raise Overloaded(f"{waiting}; at most {room} may wait beside {queue.shares - 1} other adapters'")
+                raise Overloaded(f"{waiting}; at most {room} may wait beside {queue.tokens - held} of others")

@@ -49,7 +49,7 @@ class FairQueue(Generic[Row]):
         self._shares: dict[Hashable, _Share[Row]] = {}
         self._now = 0
         self._arrivals = count()
-        self._rows = self._active = self.tokens = 0
+        self._rows = self.tokens = 0
 
     def __len__(self) -> int:
         return self._rows
@@ -61,7 +61,6 @@ class FairQueue(Generic[Row]):
             share = self._shares[row.share] = _Share(self._now)
         elif not share.rows:
             share.start = max(share.start, self._now)
-        self._active += not share.rows
         share.rows[row] = next(self._arrivals)
         self._count(share, row, 1)
 
@@ -77,11 +76,6 @@ class FairQueue(Generic[Row]):
         """Tokens of one share's rows."""
         found = self._shares.get(share)
         return 0 if found is None else found.tokens
-
-    @property
-    def shares(self) -> int:
-        """How many shares have rows that wait."""
-        return self._active
 
     def take(self, budget: int) -> list[Row]:
         """Remove the next batch: rows as their turns come, at most ``budget`` tokens, or one row that alone is over it."""
@@ -102,7 +96,6 @@ class FairQueue(Generic[Row]):
 
     def _drop(self, share: _Share[Row], row: Row) -> None:
         del share.rows[row]
-        self._active -= not share.rows
         self._count(share, row, -1)
 
     def _count(self, share: _Share[Row], row: Row, sign: int) -> None:

@@ -17,7 +17,7 @@ from transformers.activations import ACT2FN
 from service.models.onednn import has_kernels
 
 Dtype = Literal["fp32", "bf16"]
-DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)  # from the slowest to the fastest, where there are instructions for it
 COMPUTED_IN = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Activations by transformers' name, as the fused product calls them: the operation and its algorithm.
 FUSED = {"gelu": ("gelu", "none"), "gelu_new": ("gelu", "tanh"), "gelu_pytorch_tanh": ("gelu", "tanh"), "relu": ("relu", "")}
@@ -29,8 +29,13 @@ def computes_in(dtype: Dtype, device: torch.device) -> bool:
     if dtype == "fp32":
         return True
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return has_kernels(COMPUTED_IN[dtype], device)
+
+
+def fastest(device: torch.device) -> Dtype:
+    """The last of :data:`DTYPES` that the device has instructions for."""
+    return next(dtype for dtype in reversed(DTYPES) if computes_in(dtype, device))
 
 
 class Linear:

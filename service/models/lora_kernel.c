@@ -77,16 +77,24 @@ INLINE void up(const job *j, int64_t first, int64_t count, int64_t part, const f
     if (c < j->outputs) strip(j, first, count, part, c, f, low, 1, j->outputs - c);
 }
 
-/* Low-rank values of up to BLOCK rows, for each part that is changed. */
-INLINE void block(const job *j, const factors *table, int64_t first, int rows, int64_t row, float *low) {
-    float x[BLOCK * MAX_INPUTS];
+/* Rows of x as floats, padded to whole vectors: where they lie if that is how they lie, or else copied. */
+INLINE const float *lines(const job *j, int64_t first, int rows, float *copy) {
     int64_t width = padded(j->inputs);
+    if (!j->bfloat16 && width == j->inputs) return (const float *)j->x + first * width;
     for (int i = 0; i < rows; i++)
         for (int64_t k = 0; k < j->inputs; k += LANES)
-            *(floats *)(x + i * width + k) =
-                read(j->x, (first + row + i) * j->inputs + k, j->inputs - k < LANES ? j->inputs - k : LANES, j->bfloat16);
+            *(floats *)(copy + i * width + k) =
+                read(j->x, (first + i) * j->inputs + k, j->inputs - k < LANES ? j->inputs - k : LANES, j->bfloat16);
+    return copy;
+}
+
+/* Low-rank values of up to BLOCK rows, for each part that is changed. */
+INLINE void block(const job *j, const factors *table, int64_t first, int rows, int64_t row, float *low) {
+    float copy[BLOCK * MAX_INPUTS];
+    const float *x = lines(j, first + row, rows, copy);
     for (int64_t part = 0; part < j->parts; part++)
-        if (table[part].rank) down(x, width, &table[part], low + part * TILE * MAX_RANK + row * table[part].rank, rows);
+        if (table[part].rank)
+            down(x, padded(j->inputs), &table[part], low + part * TILE * MAX_RANK + row * table[part].rank, rows);
 }
 
 /* At most TILE rows that wear the same factors. */
