@@ -10,8 +10,8 @@ from service.errors import Overloaded
 
 WEIGHT = 0.2  # of the last batch in the rate that is remembered
 BATCHES = 1  # that may wait at any rate: small batches cost throughput, and a slow model should not refuse a few clients
-SPARE = 1.25  # times the limit is the room that is shared out: what is beyond the limit keeps the parts of many from vanishing
-PART = 3  # times what is free, that one share may hold: alone, so, 15/16 of the limit
+SPARE = 1.25  # times the limit is the room whose free part counts, so that something is free until the door closes
+PART = 3  # times what is free may be one share's: 15/16 of the limit, when it is alone
 
 
 class Admission:
