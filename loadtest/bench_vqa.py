@@ -11,11 +11,10 @@ from functools import partial
 from random import Random
 from statistics import median
 
-import httpx
 import torch
 
 from loadtest.bench_model import Unprepared
-from loadtest.client import HOST, is_whole
+from loadtest.client import HOST, is_whole, post_form
 from loadtest.figures import Figure
 from loadtest.images import SIZE, drawing
 from loadtest.outcome import OK
@@ -73,11 +72,7 @@ def figures(times: Times) -> list[Figure]:
 
 def form(image: bytes) -> bytes:
     """The bytes of a POST of an image and a question."""
-    files = {"image": ("image.jpg", image, "image/jpeg")}
-    made = httpx.Request("POST", f"http://{HOST}/v1/{NAME}", files=files, data={"question": QUESTION})
-    data = made.read()
-    head = "".join(f"{name}: {value}\r\n" for name, value in made.headers.items())
-    return f"POST {made.url.path} HTTP/1.1\r\n{head}\r\n".encode() + data
+    return post_form(f"/v1/{NAME}", {"image": ("image.jpg", image, "image/jpeg")}, {"question": QUESTION})
 
 
 class Client:

@@ -12,12 +12,13 @@ import json
 import re
 import time
 from collections import deque
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
 from typing import cast
 
+import httpx
 import uvloop
 
 from loadtest.outcome import NO_ANSWER, Outcome
@@ -29,11 +30,21 @@ LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 END = b"\r\n\r\n"
 
 
+def request(method: str, path: str, content: bytes = b"", kind: str = "application/json") -> bytes:
+    """The bytes of a request with content of this type."""
+    head = f"{method} {path} HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: {kind}\r\ncontent-length: {len(content)}\r\n\r\n"
+    return head.encode() + content
+
+
 def post(path: str, body: object) -> bytes:
     """The bytes of a POST of JSON."""
-    data = json.dumps(body, ensure_ascii=False).encode()
-    head = f"POST {path} HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
-    return head.encode() + data
+    return request("POST", path, json.dumps(body, ensure_ascii=False).encode())
+
+
+def post_form(path: str, files: Mapping[str, tuple[str, bytes, str]], fields: Mapping[str, str]) -> bytes:
+    """The bytes of a POST of a multipart form; each file has its name, its content and its type."""
+    form = httpx.Request("POST", f"http://{HOST}{path}", files=files, data=fields)
+    return request("POST", path, form.read(), form.headers["content-type"])
 
 
 def get(path: str) -> bytes:

@@ -36,5 +36,5 @@ def attention(to: Tensor, joined: Tensor, heads: int, starts: np.ndarray[Any, An
         raise ValueError(f"{rows} rows up to token {starts[-1]} from {tuple(joined.shape)} to {tuple(to.shape)}")
     size = hidden // heads
     job = _Job(to.data_ptr(), joined.data_ptr(), to.dtype == torch.bfloat16, rows, heads, size, first_only, starts.ctypes.data)
-    if kernels.library().attention(ctypes.byref(job), ctypes.c_double(size**-0.5)):
+    if not kernels.call("attention", job, ctypes.c_double(size**-0.5)):
         raise ValueError(f"the kernel reads rows of up to {MAX_LENGTH} tokens and heads of up to {MAX_SIZE} numbers")

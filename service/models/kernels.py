@@ -22,11 +22,14 @@ _library = _load()
 available: bool = _library is not None
 
 
-def library() -> ctypes.CDLL:
-    """The kernels; raises :class:`RuntimeError` where they were not built."""
+def call(name: str, job: ctypes.Structure, *more: object) -> bool:
+    """Call a kernel; whether it did the job, which it leaves alone when sizes are beyond it.
+
+    Raises :class:`RuntimeError` where the kernels were not built.
+    """
     if _library is None:
         raise RuntimeError("there was no C compiler when the package was installed")
-    return _library
+    return not getattr(_library, name)(ctypes.byref(job), *more)
 
 
 def check(*tensors: Tensor) -> None:

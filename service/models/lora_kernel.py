@@ -42,5 +42,5 @@ def add(
         y.data_ptr(), x.data_ptr(), x.dtype == torch.bfloat16, len(x), x.shape[1], y.shape[1] // parts, parts, gelu, runs,
         bounds.ctypes.data, table.ctypes.data + first * entry * table.itemsize, modules,
     )  # fmt: skip
-    if kernels.library().lora_add(ctypes.byref(job)):
+    if not kernels.call("lora_add", job):
         raise ValueError(f"the kernel reads up to {MAX_INPUTS} inputs and ranks up to {MAX_RANK}")

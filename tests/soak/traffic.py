@@ -13,10 +13,11 @@ from typing import Any
 
 import uvloop
 
+from loadtest.client import post, request
 from service.store.selector import LIVE
 from tests.soak.ledger import OK, REFUSED, Line, Question
 from tests.soak.recognisable import TEXTS, Maker
-from tests.soak.wire import Wire, request, upload
+from tests.soak.wire import Wire, upload
 
 CHANGED = (200, 201, 204)
 PAUSE = 0.01  # seconds
@@ -122,7 +123,7 @@ class Traffic:
                 await asyncio.sleep(PAUSE)
                 continue
             question = self._question()
-            status, answer = await wire.ask(request("POST", "/v1/classify", json.dumps(question.body).encode()))
+            status, answer = await wire.ask(post("/v1/classify", question.body))
             self._count.statuses[status] += 1
             if fault := question.fault(status, answer):
                 self._count.fault(fault)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from loadtest.client import HOST
+from loadtest.client import END, HOST, LENGTH, post_form
 
-LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-BOUNDARY = "--------soak"
 PATIENCE = 60.0  # seconds, twice the server's own deadline
 
 
@@ -30,7 +27,7 @@ class Wire:
         """The answer's status and JSON, an empty object where it has none; raises :class:`TimeoutError`."""
         self._writer.write(request)
         async with asyncio.timeout(PATIENCE):
-            head = await self._reader.readuntil(b"\r\n\r\n")
+            head = await self._reader.readuntil(END)
             found = LENGTH.search(head)
             content = await self._reader.readexactly(int(found[1]) if found else 0)
         return int(head[9:12]), json.loads(content or b"{}")
@@ -41,18 +38,7 @@ class Wire:
         await self._writer.wait_closed()
 
 
-def request(method: str, path: str, content: bytes = b"", kind: str = "application/json") -> bytes:
-    """The bytes of a request."""
-    head = f"{method} {path} HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: {kind}\r\ncontent-length: {len(content)}\r\n\r\n"
-    return head.encode() + content
-
-
 def upload(path: str, files: Mapping[str, bytes], alias: str | None) -> bytes:
     """The bytes of an adapter version's upload."""
-    parts = [(f'name="{name}"; filename="{name}"', data) for name, data in files.items()]
-    if alias is not None:
-        parts.append(('name="alias"', alias.encode()))
-    body = b"".join(
-        f"--{BOUNDARY}\r\ncontent-disposition: form-data; {head}\r\n\r\n".encode() + data + b"\r\n" for head, data in parts
-    )
-    return request("POST", path, body + f"--{BOUNDARY}--\r\n".encode(), f"multipart/form-data; boundary={BOUNDARY}")
+    parts = {name: (name, data, "application/octet-stream") for name, data in files.items()}
+    return post_form(path, parts, {} if alias is None else {"alias": alias})
