@@ -16,7 +16,7 @@ from service.models.tokenizer import TextTokenizer
 from service.store.bundle import TEXT_CLASSIFICATION
 from service.store.directory import DirectoryStore
 from service.store.registry import Registry
-from service.store.selector import LIVE, Ref
+from service.store.selector import LIVE
 
 ADAPTERS, BATCH, PAIRS, WARM_UP = 8, 32, 12, 3
 MAX_LENGTH = 128
@@ -33,12 +33,12 @@ class Model:
     """
 
     def __init__(self, base_model: str, adapters: Path) -> None:
-        registry = Registry(DirectoryStore(adapters))
-        live = [a for a in registry.adapters() if a.task == TEXT_CLASSIFICATION and LIVE in a.aliases]
+        registry = Registry.open(DirectoryStore(adapters), adapters)
+        live = [a for a in registry if a.task == TEXT_CLASSIFICATION and LIVE in a.aliases]
         self.names = [adapter.name for adapter in live]
         if "sentiment" not in self.names:
             raise Unprepared("no live adapter 'sentiment'; name a folder of adapters by --adapters")
-        self._bundles = [registry.store.read(Ref(adapter.name, adapter.aliases[LIVE])) for adapter in live]
+        self._bundles = [registry.store.read(registry.resolve(adapter.name)) for adapter in live]
         self.tokenizer = TextTokenizer(base_model)
         self.classifier = TextClassifier(TextEncoder(load_base(base_model), torch.device("cpu")), max_rank=64)
         self._length = min(MAX_LENGTH, self.classifier.encoder.max_length)

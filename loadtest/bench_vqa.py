@@ -42,7 +42,7 @@ def vqa(bench: Bench) -> Part:
 
     Raises :class:`Unprepared` where no adapter ``vqa`` is live.
     """
-    adapters = Registry(DirectoryStore(bench.adapters)).adapters()
+    adapters = Registry.open(DirectoryStore(bench.adapters), bench.adapters)
     if not any(adapter.name == NAME and LIVE in adapter.aliases for adapter in adapters):
         raise Unprepared(f"no live adapter {NAME!r}; name a folder of adapters by --adapters")
     encode, random = _encoder(), Random(0)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from service.models.text_adapter import PREFIX
 from service.models.text_encoder import TextEncoder
+from service.store.alias import Target
 from service.store.bundle import TEXT_CLASSIFICATION, Bundle, Manifest
 from service.store.directory import DirectoryStore
 from service.store.registry import Registry
@@ -54,12 +55,12 @@ def tensors(encoder: TextEncoder, kind: str, seed: int = 0) -> dict[str, Tensor]
 
 def publish(encoder: TextEncoder, folder: Path, names: Sequence[str], kind: str = SERVED) -> None:
     """Publish an adapter under each of ``names`` in a folder of adapters, and make it live."""
-    registry = Registry(DirectoryStore(folder))
+    registry = Registry.open(DirectoryStore(folder), folder)
     manifest = Manifest(task=TEXT_CLASSIFICATION, labels=LABELS)
     for seed, name in enumerate(names):
         weights = {key: value.half() for key, value in tensors(encoder, kind, seed).items()}
         bundle = Bundle.assemble(configuration(kind), save(weights, {"format": "pt"}), manifest)
-        registry.set_alias(name, LIVE, registry.publish(name, bundle).version)
+        registry.set_alias(name, LIVE, Target.at(registry.publish(name, bundle)[0].version))
 
 
 def names(count: int) -> list[str]:

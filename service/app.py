@@ -28,8 +28,9 @@ from service.models.sources import locate
 from service.models.text_classifier import TextClassifier
 from service.models.text_encoder import TextEncoder, load_base
 from service.models.tokenizer import TextTokenizer
-from service.routes import adapters, health, text, vqa
+from service.routes import adapters, aliases, health, text, vqa
 from service.routes.boundary import Boundary
+from service.routes.caller import provide_caller
 from service.routes.direct import Direct
 from service.routes.docs import docs_assets, docs_page
 from service.routes.guards import Access, read_keys
@@ -41,17 +42,20 @@ from service.settings import Settings
 from service.store.bundle import TEXT_CLASSIFICATION, VISUAL_QUESTION_ANSWERING
 from service.store.directory import DirectoryStore
 from service.store.registry import Registry
+from service.store.watcher import Watcher
 from service.tasks.lifecycle import AdapterTask, Lifecycle
 from service.tasks.residency import Residency
 from service.tasks.text_classification import TextClassification
 from service.tasks.vqa import VisualQuestionAnswering
 
 log = logging.getLogger(__name__)
+CHANGES = 4  # of adapters at a time: one that waits for the database or a slow store holds up no other
 CPU_THREADS = 4  # for decoding and tokenising; both leave Python's lock
 EAGER_SECONDS = 0.3  # of loading adapters before the first request is taken; the rest are loaded when asked for
 HANDLERS = [
-    text.sentiment, text.classify, vqa.vqa, adapters.list_adapters, adapters.show_adapter,  adapters.set_alias,
-    adapters.remove_alias, adapters.delete_version, adapters.list_models, health.live, health.ready, health.metrics,
+    text.sentiment, text.classify, vqa.vqa, adapters.list_adapters, adapters.show_adapter, adapters.delete_version,
+    adapters.list_models, aliases.show_alias, aliases.set_alias, aliases.roll_back, aliases.remove_alias, aliases.audit,
+    health.live, health.ready, health.metrics,
 ]  # fmt: skip
 
 
@@ -77,7 +81,7 @@ def create_app(settings: Settings) -> Application:
         )
     compute, threads = Device(use_all_cores), ThreadPoolExecutor(CPU_THREADS, "prepare")
     registry = _registry(settings)
-    residency = Residency(registry.store.read, device_bytes=settings.max_lora_bytes, host_bytes=settings.max_cpu_lora_bytes)
+    residency = Residency(registry.read, device_bytes=settings.max_lora_bytes, host_bytes=settings.max_cpu_lora_bytes)
     text_task, vqa_task = _tasks(settings, registry, residency, compute)
     tasks: dict[str, AdapterTask] = {TEXT_CLASSIFICATION: text_task, VISUAL_QUESTION_ANSWERING: vqa_task}
     lifecycle = Lifecycle(registry, residency, tasks, settings.preloaded)
@@ -94,11 +98,12 @@ def create_app(settings: Settings) -> Application:
         text=Pipeline(text_task, compute, threads, metrics.text, limits),
         vqa=Pipeline(vqa_task, compute, threads, metrics.vqa, limits),
         lifecycle=lifecycle,
+        watcher=Watcher(registry),
         caches={"images": vqa_task.image_cache, "questions": vqa_task.question_cache},
         base_model=settings.base_model,
         lifetime=Lifetime(),
         max_client_batch_size=settings.max_client_batch_size,
-        threads=ThreadPoolExecutor(1, "change"),
+        threads=ThreadPoolExecutor(CHANGES, "change"),
     )
     metrics.watch(services)
     compute.call(text_task.warm_up)
@@ -110,7 +115,7 @@ def create_app(settings: Settings) -> Application:
 
 def _registry(settings: Settings) -> Registry:
     try:
-        return Registry(DirectoryStore(settings.adapters_dir))
+        return Registry.open(DirectoryStore(settings.adapters_dir), settings.adapters_dir, settings.registry_url)
     except OSError:
         raise StartupError(
             f"QUICKCHANGE_ADAPTERS_DIR={settings.adapters_dir}: not a folder that can be read and written"
@@ -177,21 +182,25 @@ def _litestar(
         delay.start()
         services.text.start()
         services.vqa.start()
+        services.watcher.start()
         try:
             yield
         finally:
             delay.stop()
+            services.watcher.stop()
             services.text.stop()
             services.vqa.stop()
             compute.close()
             threads.shutdown()
             services.threads.shutdown()
+            services.lifecycle.registry.close()
 
     uploads = Router("/", route_handlers=[adapters.publish], request_max_body_size=settings.max_adapter_bytes)
     return Litestar(
         [*HANDLERS, uploads, docs_assets()],
         dependencies={
             "services": Provide(provide_services, sync_to_thread=False),
+            "caller": Provide(provide_caller, sync_to_thread=False),
             "metrics": Provide(provide_metrics, sync_to_thread=False),
         },
         exception_handlers={Exception: to_response},

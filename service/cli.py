@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from service.app import Application
     from service.client import Client
+    from service.store.records import Adapter
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="One base model in memory; every request wears its own adapter."
@@ -95,10 +96,10 @@ def announce(application: Application, url: str) -> None:
     table = Table("adapter", "task", "aliases", "labels", box=None, padding=(0, 2))
     registry = services.lifecycle.registry
     for adapter in islice(registry, SHOWN):
-        manifest = registry.manifests(adapter).get(adapter.aliases.get(LIVE, max(adapter.versions, default=0)))
+        manifest = registry.manifests(adapter).get(_shown_version(adapter))
         labels = manifest.labels if manifest else ()
         shown = ", ".join(labels[:4]) + (f" … ({len(labels)})" if len(labels) > 4 else "")  # noqa: PLR2004  # what fits a line
-        aliases = ", ".join(f"{alias} → {version}" for alias, version in sorted(adapter.aliases.items()))
+        aliases = ", ".join(f"{name} → {alias.target.version}" for name, alias in sorted(adapter.aliases.items()))
         table.add_row(adapter.name, adapter.task or "–", aliases or "–", escape(shown))
     console.print(table)
     if len(registry) > SHOWN:
@@ -108,6 +109,11 @@ def announce(application: Application, url: str) -> None:
     for call in curls(url):
         console.print(f"\n  {call}", soft_wrap=True, markup=False)
     console.print("\nCtrl-C stops it.", style="dim")
+
+
+def _shown_version(adapter: Adapter) -> int:
+    live = adapter.aliases.get(LIVE)
+    return live.target.version if live else max(adapter.versions, default=0)
 
 
 def curls(url: str) -> list[str]:

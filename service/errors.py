@@ -11,10 +11,12 @@
     ├── NotFound               no such address
     ├── MethodNotAllowed       the address exists, the method does not
     ├── VersionConflict        an alias still points there
+    ├── PreconditionFailed     somebody else has moved the alias
     ├── TooLarge               body, pixels, parts or rows over a limit
     ├── UnsupportedMedia       not an image or a content type that is read
     ├── InvalidInput           readable but wrong
-    │   └── AdapterIncompatible  a broken adapter, or one for another base model
+    │   ├── AdapterIncompatible  a broken adapter, or one for another base model
+    │   └── RequirementNotMet    a version below what an alias requires
     ├── Overloaded             the queue is full
     ├── Unavailable            draining or not ready
     ├── DeadlineExceeded       the request took longer than it may
@@ -84,6 +86,12 @@ class VersionConflict(QuickchangeError):
     code = "version_conflict"
 
 
+class PreconditionFailed(QuickchangeError):
+    """The alias is not at the generation that the caller expects: somebody else has moved it."""
+
+    code = "precondition_failed"
+
+
 class TooLarge(QuickchangeError):
     """A body, image, part or batch is over its limit."""
 
@@ -113,6 +121,12 @@ class AdapterIncompatible(InvalidInput):
 
     def __reduce__(self) -> tuple[type[AdapterIncompatible], tuple[tuple[str, ...]]]:
         return type(self), (self.faults,)  # what a copy is made from
+
+
+class RequirementNotMet(InvalidInput):
+    """A version does not meet what the alias requires of its metrics."""
+
+    code = "requirement_not_met"
 
 
 class Overloaded(QuickchangeError):

@@ -49,6 +49,12 @@ class Settings(BaseSettings):
     adapters_dir: Annotated[Path, Field(description="Folder of the adapter versions; uploads are stored there.")] = Path(
         "adapters"
     )
+    registry_url: Annotated[
+        str | None,
+        Field(
+            description="Database of versions and aliases: sqlite:///FILE (registry.db in the adapters' folder), or postgresql://…"
+        ),
+    ] = None
     api_keys_file: Annotated[
         Path | None, Field(description="File of hashed API keys; with it, changing adapters needs a key that has the scope.")
     ] = None

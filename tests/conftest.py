@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from service.models.image_encoder import ImageEncoder
     from service.models.sentence_encoder import SentenceEncoder
     from service.store.bundle import Bundle
+    from tests.support.postgres import Postgres
     from tests.support.server import Server
 
     Towers = tuple[ImageEncoder, SentenceEncoder]
@@ -58,6 +59,15 @@ def bundles(tiny_base: Path, towers: Towers) -> dict[str, Bundle]:
         "short": text_bundle(tiny_base, ["no", "yes"], seed=5, max_length=8),
         "vqa": vqa_bundle(*towers, [f"answer {i}" for i in range(12)]),
     }
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A PostgreSQL server of the run's own."""
+    from tests.support.postgres import Postgres
+
+    with Postgres(tmp_path_factory.mktemp("postgres")) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

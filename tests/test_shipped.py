@@ -30,8 +30,8 @@ TEXTS = ["I love how quickly this works", "Oh great, another Monday", "@user wha
 
 
 @pytest.fixture(scope="module")
-def registry() -> Registry:
-    return Registry(DirectoryStore(ROOT / "adapters"))
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    return Registry.open(DirectoryStore(ROOT / "adapters"), tmp_path_factory.mktemp("registry"))
 
 
 def test_every_recipe_is_shipped_and_live(registry: Registry) -> None:

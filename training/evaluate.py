@@ -18,6 +18,7 @@ from rich.progress import track
 from rich.table import Table
 
 from service.errors import QuickchangeError
+from service.store.alias import Target
 from service.store.bundle import TEXT_CLASSIFICATION, Bundle, read_bundle
 from service.store.directory import DirectoryStore
 from service.store.registry import Registry
@@ -40,8 +41,8 @@ def evaluate_text(bundle: Bundle, split: Split, labels: Sequence[str], base_mode
     if unknown:
         raise DataError(f"label {unknown[0]!r} of the data is not the adapter's; it has {', '.join(bundle.manifest.labels)}")
     with tempfile.TemporaryDirectory() as folder:
-        registry = Registry(DirectoryStore(Path(folder)))
-        registry.set_alias("scored", "live", registry.publish("scored", bundle).version)
+        registry = Registry.open(DirectoryStore(Path(folder)), Path(folder))
+        registry.set_alias("scored", "live", Target.at(registry.publish("scored", bundle)[0].version))
         predicted = predict(text_task(base_model, registry), "scored", split.texts)
     index = {label: i for i, label in enumerate(bundle.manifest.labels)}
     true = [index[labels[i]] for i in split.labels]

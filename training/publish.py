@@ -33,7 +33,7 @@ def main(
     """Check the bundle in FOLDER completely, store it as the next version, and point the alias at it."""
     try:
         bundle = read_bundle(folder)
-        registry = Registry(DirectoryStore(adapters_dir))
+        registry = Registry.open(DirectoryStore(adapters_dir), adapters_dir)
         is_text = bundle.manifest.task == TEXT_CLASSIFICATION
         task = text_task(base_model, registry) if is_text else vqa_task(image_encoder, sentence_encoder, registry)
         lifecycle = Lifecycle(registry, task.residency, {bundle.manifest.task: task})

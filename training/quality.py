@@ -87,7 +87,7 @@ def _measure(data: Path, dtype: str, adapters: Path, base_model: str, names: Seq
     if other is None or not computes_in(other, CPU):
         accepted = ", ".join(known for known in DTYPES if computes_in(known, CPU))
         raise DataError(f"--dtype {dtype}: not a precision that this machine has instructions for; accepted: {accepted}")
-    registry = Registry(DirectoryStore(adapters))
+    registry = Registry.open(DirectoryStore(adapters), adapters)
     exact, lower = text_task(base_model, registry), text_task(base_model, registry, other)
     rows = []
     for name in names:

@@ -48,7 +48,7 @@ def vqa_task(image_encoder: str, sentence_encoder: str, registry: Registry) -> V
 
 def residency(registry: Registry) -> Residency:
     """Adapters in memory, without copies to load again."""
-    return Residency(registry.store.read, device_bytes=MEMORY, host_bytes=0)
+    return Residency(registry.read, device_bytes=MEMORY, host_bytes=0)
 
 
 def _here(call: Callable[[], T], /) -> T:

@@ -1,23 +1,28 @@
-"""Adapters over HTTP: list, show, upload a version, move an alias, delete a version; and ``/v1/models``."""
+"""Adapters over HTTP: list, show, upload a version, delete a version; and ``/v1/models``."""
 
 from __future__ import annotations
 
-from litestar import Response, delete, get, post, put
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from litestar import Response, delete, get, post
 from litestar.datastructures import UploadFile
 from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody, MultipartBody
+from litestar.params import FromPath, MultipartBody, QueryParameter
 from pydantic import BaseModel, ConfigDict
 
 from service.errors import BadRequest
-from service.routes.guards import DELETE, WRITE, json_only, multipart_only
+from service.routes.caller import Caller
+from service.routes.guards import DELETE, READ, WRITE, multipart_only
 from service.routes.problems import documented
-from service.routes.schemas import AdapterList, AdapterView, AliasBody, Model, ModelList, Published, VersionView
+from service.routes.schemas import AdapterList, AdapterView, Model, ModelList, Published, VersionView
 from service.routes.services import Services
 from service.store.bundle import Bundle, Manifest
-from service.store.registry import Adapter
+from service.store.records import QUARANTINED, Adapter, Version
 from service.store.selector import LIVE, Ref
 from service.tasks.lifecycle import Lifecycle
 
+MOST_LISTED = 1000
 CHANGED = documented(400, 401, 403, 404, 409, 410, 503, 507)
 
 
@@ -33,22 +38,37 @@ class Upload(BaseModel):
     alias: str | None = None
 
 
-@get("/v1/adapters", tags=["adapters"], summary="List the adapters", sync_to_thread=True)
-def list_adapters(services: NamedDependency[Services]) -> AdapterList:
-    """Every adapter with its versions and aliases."""
-    return AdapterList(adapters=[_view(adapter, services.lifecycle) for adapter in services.lifecycle.registry.adapters()])
+@get(
+    "/v1/adapters",
+    opt={"scope": READ},
+    tags=["adapters"],
+    summary="List the adapters",
+    responses=documented(400, 401, 403, 503),
+    sync_to_thread=True,
+)
+def list_adapters(
+    services: NamedDependency[Services],
+    caller: NamedDependency[Caller],
+    limit: Annotated[int, QueryParameter(ge=1, le=MOST_LISTED, description="how many at most")] = MOST_LISTED,
+    after: Annotated[str, QueryParameter(description="the name to go on after: `next` of the answer before")] = "",
+) -> AdapterList:
+    """The adapters by name, each with its versions and aliases."""
+    found, more = services.lifecycle.registry.page(limit, after, caller.prefix)
+    return AdapterList(adapters=_views(found, services.lifecycle), next=more)
 
 
 @get(
     "/v1/adapters/{name:str}",
+    opt={"scope": READ},
     tags=["adapters"],
     summary="Show an adapter",
-    responses=documented(400, 401, 404),
+    responses=documented(400, 401, 403, 404, 503),
     sync_to_thread=True,
 )
-def show_adapter(name: FromPath[str], services: NamedDependency[Services]) -> AdapterView:
+def show_adapter(name: FromPath[str], services: NamedDependency[Services], caller: NamedDependency[Caller]) -> AdapterView:
     """One adapter with its versions and aliases."""
-    return _view(services.lifecycle.registry.get(name), services.lifecycle)
+    caller.check(name)
+    return _views([services.lifecycle.registry.get(name)], services.lifecycle)[0]
 
 
 @post(
@@ -59,50 +79,21 @@ def show_adapter(name: FromPath[str], services: NamedDependency[Services]) -> Ad
     summary="Upload a version",
     responses=documented(400, 401, 403, 409, 413, 415, 422, 503, 507),
 )
-async def publish(name: FromPath[str], data: MultipartBody[Upload], services: NamedDependency[Services]) -> Response[Published]:
+async def publish(
+    name: FromPath[str], data: MultipartBody[Upload], services: NamedDependency[Services], caller: NamedDependency[Caller]
+) -> Response[Published]:
     """Check an adapter completely, store it, and point ``alias`` at it; the same files again are the same version."""
+    caller.check(name)
     config, weights = await _part(data.adapter_config, "adapter_config"), await _part(data.adapter_model, "adapter_model")
     manifest = await data.manifest.read() if data.manifest else None
     card = (await data.card.read()).decode("utf-8", "replace") if data.card else ""
 
     def change() -> Response[Published]:
         bundle = Bundle.parse(config, weights, manifest, card)
-        ref, is_new = services.lifecycle.publish(name, bundle, data.alias or None)
+        ref, is_new = services.lifecycle.publish(name, bundle, data.alias or None, caller.who)
         return Response(_published(ref, bundle.manifest, services.lifecycle), status_code=201 if is_new else 200)
 
     return await services.change(change)
-
-
-@put(
-    "/v1/adapters/{name:str}/aliases/{alias:str}",
-    opt={"scope": WRITE},
-    guards=[json_only],
-    tags=["adapters"],
-    summary="Point an alias",
-    responses=documented(400, 401, 403, 404, 410, 415, 422, 503, 507),
-)
-async def set_alias(
-    name: FromPath[str], alias: FromPath[str], data: JSONBody[AliasBody], services: NamedDependency[Services]
-) -> AdapterView:
-    """The next request for the alias is answered by this version."""
-
-    def change() -> AdapterView:
-        services.lifecycle.set_alias(name, alias, data.version)
-        return _view(services.lifecycle.registry.get(name), services.lifecycle)
-
-    return await services.change(change)
-
-
-@delete(
-    "/v1/adapters/{name:str}/aliases/{alias:str}",
-    opt={"scope": DELETE},
-    tags=["adapters"],
-    summary="Remove an alias",
-    responses=CHANGED,
-)
-async def remove_alias(name: FromPath[str], alias: FromPath[str], services: NamedDependency[Services]) -> None:
-    """The adapter is not selected by it any more; a version that no alias points at can be deleted."""
-    await services.change(lambda: services.lifecycle.remove_alias(name, alias))
 
 
 @delete(
@@ -112,17 +103,26 @@ async def remove_alias(name: FromPath[str], alias: FromPath[str], services: Name
     summary="Delete a version",
     responses=CHANGED,
 )
-async def delete_version(name: FromPath[str], version: FromPath[int], services: NamedDependency[Services]) -> None:
+async def delete_version(
+    name: FromPath[str], version: FromPath[int], services: NamedDependency[Services], caller: NamedDependency[Caller]
+) -> None:
     """Requests that already hold the version finish with it; its number is never used again."""
-    await services.change(lambda: services.lifecycle.delete(name, version))
+    caller.check(name)
+    await services.change(lambda: services.lifecycle.delete(name, version, caller.who))
 
 
 @get("/v1/models", tags=["adapters"], summary="The base model and the live adapters, in vLLM's shape", sync_to_thread=True)
-def list_models(services: NamedDependency[Services]) -> ModelList:
+def list_models(services: NamedDependency[Services], caller: NamedDependency[Caller]) -> ModelList:
     """The base model has no parent; adapters have it as theirs."""
     base = services.base_model
-    live = [adapter for adapter in services.lifecycle.registry.adapters() if LIVE in adapter.aliases]
-    adapters = [Model(id=adapter.name, root=str(Ref(adapter.name, adapter.aliases[LIVE])), parent=base) for adapter in live]
+    live = [
+        adapter
+        for adapter in services.lifecycle.registry.page(len(services.lifecycle.registry), prefix=caller.prefix)[0]
+        if LIVE in adapter.aliases
+    ]
+    adapters = [
+        Model(id=adapter.name, root=str(Ref(adapter.name, adapter.aliases[LIVE].target.version)), parent=base) for adapter in live
+    ]
     return ModelList(data=[Model(id=base, root=base, parent=None), *adapters])
 
 
@@ -132,8 +132,12 @@ async def _part(upload: UploadFile | None, name: str) -> bytes:
     return await upload.read()
 
 
-def _view(adapter: Adapter, lifecycle: Lifecycle) -> AdapterView:
-    manifests = lifecycle.registry.manifests(adapter)
+def _views(adapters: Sequence[Adapter], lifecycle: Lifecycle) -> list[AdapterView]:
+    manifests = lifecycle.registry.records.manifests([adapter.name for adapter in adapters])
+    return [_view(adapter, manifests.get(adapter.name, {}), lifecycle) for adapter in adapters]
+
+
+def _view(adapter: Adapter, manifests: Mapping[int, Manifest], lifecycle: Lifecycle) -> AdapterView:
     return AdapterView(
         name=adapter.name,
         task=adapter.task,
@@ -145,12 +149,22 @@ def _view(adapter: Adapter, lifecycle: Lifecycle) -> AdapterView:
                 created=manifest.created,
                 base={role: ref.name for role, ref in manifest.base.items()},
                 metrics=manifest.metrics,
-                state="loaded" if lifecycle.is_loaded(Ref(adapter.name, version)) else "stored",
+                state=_state(Ref(adapter.name, version), adapter.versions.get(version), lifecycle),
             )
             for version, manifest in manifests.items()
         ],
-        aliases=dict(adapter.aliases),
+        aliases=_aliases(adapter),
     )
+
+
+def _state(ref: Ref, version: Version | None, lifecycle: Lifecycle) -> str:
+    if version is not None and version.state == QUARANTINED:
+        return QUARANTINED
+    return "loaded" if lifecycle.is_loaded(ref) else "stored"
+
+
+def _aliases(adapter: Adapter) -> dict[str, int]:
+    return {name: alias.target.version for name, alias in sorted(adapter.aliases.items())}
 
 
 def _published(ref: Ref, manifest: Manifest, lifecycle: Lifecycle) -> Published:
@@ -160,5 +174,5 @@ def _published(ref: Ref, manifest: Manifest, lifecycle: Lifecycle) -> Published:
         digest=manifest.digest,
         task=manifest.task,
         labels=list(manifest.labels),
-        aliases=dict(lifecycle.registry.get(ref.name).aliases),
+        aliases=_aliases(lifecycle.registry.get(ref.name)),
     )

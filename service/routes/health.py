@@ -19,9 +19,10 @@ def live() -> Health:
 
 @get("/health/ready", opt={"scope": PUBLIC}, tags=["health"], summary="Does it take requests?", sync_to_thread=False)
 def ready(services: NamedDependency[Services]) -> Health:
-    """200, or 503 as soon as the server begins to drain."""
+    """200, or 503 as soon as the server begins to drain; `degraded` while changes are not possible but answers are."""
     services.lifetime.check()
-    return Health(status="ready")
+    problems = list(services.watcher.problems)
+    return Health(status="degraded" if problems else "ready", problems=problems)
 
 
 @get("/metrics", tags=["health"], summary="Prometheus metrics", media_type="text/plain; version=0.0.4", sync_to_thread=False)

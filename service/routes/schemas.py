@@ -19,6 +19,7 @@ Selector = Annotated[
     ),
 ]
 TopK = Annotated[int | None, Field(ge=1, description="how many to return, from the best down", examples=[3])]
+VersionKey = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
 Truncate = Annotated[bool, Field(description="cut texts that are longer than the adapter reads; false refuses them with 422")]
 
 
@@ -143,9 +144,87 @@ class VqaResults(BaseModel):
 
 
 class AliasBody(Body):
-    """Where an alias is to point."""
+    """Where an alias is to point: at one version, or at several by their shares."""
 
-    version: Annotated[int, Field(ge=1, examples=[1])]
+    version: Annotated[int | None, Field(ge=1, examples=[1])] = None
+    split: Annotated[
+        dict[VersionKey, int] | None,
+        Field(min_length=1, description="share of the requests by version, for a canary", examples=[None]),
+    ] = None
+    shadow: Annotated[
+        int | None,
+        Field(ge=1, description="a version that answers the same rows, to be compared and never returned", examples=[None]),
+    ] = None
+    require: Annotated[
+        dict[str, str] | None,
+        Field(description="rules for the metrics of whatever it points at: `>= ALIAS` or `>= NUMBER`", examples=[None]),
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if (self.version is None) == (self.split is None):
+            raise PydanticCustomError(WORDED, "give either version or split")
+        return self
+
+    def shares(self) -> dict[int, int]:
+        """The split, be it of one version or of several."""
+        return {self.version: 100} if self.version is not None else {int(key): share for key, share in (self.split or {}).items()}
+
+
+class MoveView(BaseModel):
+    """One move of an alias: where it pointed from then on, by whom and when; no split where it was removed."""
+
+    generation: int
+    action: Annotated[str, Field(description="`set`, `rollback` or `remove`")]
+    split: dict[str, int] | None
+    shadow: int | None
+    who: str
+    at: str
+
+
+class Comparison(BaseModel):
+    """What a shadow answered beside the version that was returned, since this server first saw both."""
+
+    version: int
+    shadow: int
+    rows: int
+    errors: Annotated[int, Field(description="rows for which the shadow had no answer")]
+    agreement: Annotated[float | None, Field(description="part of the rows with the same best label")]
+    score_drift: Annotated[float | None, Field(description="mean distance of the best label's score between the two")]
+    batch_ms: Annotated[float | None, Field(description="mean time of the forwards that both were in")]
+
+
+class AliasView(BaseModel):
+    """Where an alias points, how often it was moved, and its history, the newest move first."""
+
+    adapter: str
+    alias: str
+    generation: int
+    version: Annotated[int, Field(description="the version with the largest share")]
+    split: dict[str, int]
+    shadow: int | None
+    require: dict[str, str]
+    history: list[MoveView]
+    comparison: Comparison | None = None
+
+
+class AuditEntry(BaseModel):
+    """One change: who made it, when, and of what."""
+
+    id: int
+    at: str
+    who: str
+    action: str
+    adapter: str
+    version: int | None
+    alias: str | None
+    detail: str | None
+
+
+class AuditLog(BaseModel):
+    """Changes, the newest first."""
+
+    entries: list[AuditEntry]
 
 
 class VersionView(BaseModel):
@@ -156,7 +235,7 @@ class VersionView(BaseModel):
     created: datetime
     base: dict[str, str]
     metrics: dict[str, dict[str, float]]
-    state: Annotated[str, Field(description="`loaded` or, until a request asks for it, `stored`")]
+    state: Annotated[str, Field(description="`loaded`; `stored` until a request asks for it; or `quarantined`")]
 
 
 class AdapterView(BaseModel):
@@ -170,9 +249,10 @@ class AdapterView(BaseModel):
 
 
 class AdapterList(BaseModel):
-    """Every adapter that the server knows."""
+    """Adapters by name; ``next`` is what to ask for as ``after`` where there are more."""
 
     adapters: list[AdapterView]
+    next: str | None = None
 
 
 class Published(BaseModel):
@@ -203,9 +283,10 @@ class ModelList(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether the server takes requests."""
+    """Whether the server takes requests; ``degraded`` is one that answers, but whose registry or store does not."""
 
     status: str
+    problems: list[str] = []
 
 
 class Problem(BaseModel):

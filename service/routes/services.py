@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from service.engine.pipeline import Answer, Pipeline, Timing
 from service.errors import TooLarge, Unavailable
 from service.store.selector import Ref
+from service.store.watcher import Watcher
 from service.tasks.embedding_cache import EmbeddingCache
 from service.tasks.lifecycle import Lifecycle
 from service.tasks.text_classification import Classification, TextItem, TextRequest
@@ -42,6 +43,7 @@ class Services:
     text: Pipeline[TextRequest, TextItem, Classification]
     vqa: Pipeline[VqaRequest, VqaItem, VqaAnswer]
     lifecycle: Lifecycle
+    watcher: Watcher
     caches: Mapping[str, EmbeddingCache[Any]]
     base_model: str
     lifetime: Lifetime

@@ -119,6 +119,11 @@ class DirectoryStore:
             finally:
                 _remove(staging)
 
+    def check(self) -> None:
+        """Raise :class:`Unavailable` when the folder cannot be looked into."""
+        if not os.access(self.root, os.R_OK | os.X_OK):
+            raise Unavailable("the folder of the adapters cannot be read now")
+
     def _folder(self, ref: Ref) -> Path:
         return self.root / ref.name / str(ref.version)
 

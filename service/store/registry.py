@@ -3,244 +3,237 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from itertools import islice
-from types import MappingProxyType
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
 
-from service.errors import AdapterDeleted, AdapterIncompatible, AdapterNotFound, InvalidInput, QuickchangeError, VersionConflict
+from service.errors import AdapterIncompatible, AdapterNotFound, PreconditionFailed, QuickchangeError, VersionConflict
+from service.store.alias import Alias, Target, check_requirements, check_target
 from service.store.bundle import Bundle, Manifest
-from service.store.selector import LIVE, VERSION, Ref, split_selector
+from service.store.database import Database
+from service.store.index import Index, check_existing, check_task, listed
+from service.store.reconcile import Store, reconcile
+from service.store.records import AT_ONCE, DELETED, QUARANTINED, READY, ROLLED_BACK, Adapter, Change, Records
+from service.store.selector import Ref
 
 log = logging.getLogger(__name__)
-SHOWN = 20  # names listed in an error
+FEW = 20  # adapters whose folders are looked through before others may change something
+LOCAL = "local"  # who changes something on the command line, or at a server that knows no keys
 
 
-class Store(Protocol):
-    """Where adapter versions are kept, and a small document about each adapter."""
+class Registry(Index):
+    """The adapters in a database and their files in a store, with an index in memory that requests read.
 
-    def names(self) -> list[str]: ...
-    def versions(self, name: str) -> list[int]: ...
-    def manifest(self, ref: Ref) -> Manifest: ...
-    def read(self, ref: Ref) -> Bundle: ...
-    def publish(self, ref: Ref, bundle: Bundle) -> None: ...
-    def delete(self, ref: Ref) -> None: ...
-    def state(self, name: str) -> dict[str, Any]: ...
-    def save_state(self, name: str, state: dict[str, Any]) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """What is kept of a version's manifest: as little as requests need, since there may be tens of thousands.
-
-    Both are None for a manifest that cannot be parsed; whoever asks for that version is told why.
+    Every change is one transaction, which all servers on the database make one after another.
     """
 
-    task: str | None = None
-    digest: str | None = None
+    def __init__(self, store: Store, records: Records) -> None:
+        super().__init__()
+        self.store, self.records = store, records
+        self._clock = 0
+        self._mirroring = threading.Lock()
+        self.refresh()
+        self.adopt(sorted(set(store.names()) - set(self._adapters)))
 
+    @classmethod
+    def open(cls, store: Store, folder: Path, url: str | None = None) -> Self:
+        """The registry in the database at ``url``, or in a file in ``folder``; raises :class:`StartupError`."""
+        return cls(store, Records(Database(url, folder)))
 
-@dataclass(frozen=True, slots=True)
-class Adapter:
-    """What is known of one adapter; immutable, so that a reader never sees half a change."""
-
-    name: str
-    versions: Mapping[int, Version] = field(default_factory=lambda: MappingProxyType({}))
-    aliases: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    deleted: frozenset[int] = frozenset()
-
-    @property
-    def task(self) -> str | None:
-        """The task that every version of it answers."""
-        return next((version.task for version in self.versions.values() if version.task), None)
-
-    @property
-    def next_version(self) -> int:
-        """One more than the highest number ever used."""
-        return 1 + max((*self.versions, *self.deleted), default=0)
-
-
-class Registry:
-    """The adapters of a store, indexed in memory; changes are written through.
-
-    An adapter's folder is read when it is first asked for. From then on a reader takes no lock and touches no disk.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self._changing, self._scanning = threading.Lock(), threading.Lock()
-        self._names = store.names()
-        self._unscanned = set(self._names)
-        self._adapters: dict[str, Adapter] = {}
-
-    def __len__(self) -> int:
-        """How many adapters there are, those included whose folders nobody has looked into yet."""
-        return len(self._adapters) + len(self._unscanned)
-
-    def __iter__(self) -> Iterator[Adapter]:
-        """Every adapter, by name, each read when its turn comes; one that cannot be read is left out."""
-        for name in self._names:
-            try:
-                adapter = self._find(name)
-            except QuickchangeError as error:
-                log.error("adapter %s is left out: %s", name, error)  # a traceback says no more
-            else:
-                if adapter is not None:
-                    yield adapter
-
-    def adapters(self) -> list[Adapter]:
-        """Every adapter, by name."""
-        return list(self)
-
-    def get(self, name: str) -> Adapter:
-        """One adapter; raises :class:`AdapterNotFound`, saying which are live."""
-        adapter = self._find(name)
-        if adapter is None:
-            raise AdapterNotFound(f"no adapter named {name[:80]!r}; live: {self._live()}")
-        return adapter
+    def close(self) -> None:
+        """Give the database's connections back; requests go on being resolved."""
+        self.records.database.close()
 
     def manifests(self, adapter: Adapter) -> dict[int, Manifest]:
-        """The manifests of an adapter's versions, in order, from the store; one that cannot be read is left out."""
-        found = {}
-        for number in sorted(adapter.versions):
-            with suppress(QuickchangeError):
-                found[number] = self.store.manifest(Ref(adapter.name, number))
-        return found
+        """The manifests of an adapter's versions, in order; one that cannot be read is left out."""
+        return self.records.manifests([adapter.name]).get(adapter.name, {})
 
-    def _find(self, name: str) -> Adapter | None:
-        if name in self._unscanned:  # asked first: a name leaves this set after its adapter has been indexed
-            self._scan(name)
-        return self._adapters.get(name)
+    def read(self, ref: Ref) -> Bundle:
+        """A version's files, whole and those that were published.
 
-    def _scan(self, name: str) -> None:
-        with self._scanning:
-            if name not in self._unscanned:
-                return
-            adapter = self._read(name)
-            if adapter.versions or adapter.deleted:
-                self._adapters[name] = adapter
-            self._unscanned.discard(name)
-
-    def _read(self, name: str) -> Adapter:
-        versions = {}
-        for number in self.store.versions(name):
-            try:
-                versions[number] = _kept(self.store.manifest(Ref(name, number)))
-            except AdapterIncompatible as error:
-                log.error("adapter version %s is damaged: %s", Ref(name, number), error)
-                versions[number] = Version()
-        state = self.store.state(name)
-        aliases = {alias: number for alias, number in state.get("aliases", {}).items() if number in versions}
-        return Adapter(name, versions, aliases, frozenset(state.get("deleted", ())))
-
-    def resolve(self, selector: str) -> Ref:
-        """The version that ``name``, ``name@alias`` or ``name:version`` means now.
-
-        Raises :class:`AdapterNotFound` or, for a version that was deleted, :class:`AdapterDeleted`.
+        Raises :class:`AdapterIncompatible` for one that is damaged, which is quarantined until it can be read again, and
+        :class:`AdapterNotFound` or :class:`Unavailable` as the store does.
         """
-        name, alias, version = split_selector(selector)
-        adapter = self.get(name)
-        if version is not None:
-            if not VERSION.fullmatch(version):
-                raise AdapterNotFound(f"adapter {name!r} has no version {version[:80]!r}; it has {_listed(adapter.versions)}")
-            return self.version(name, int(version))
-        if alias not in adapter.aliases:
-            raise AdapterNotFound(f"adapter {name!r} has no alias {str(alias)[:80]!r}; it has {_listed(adapter.aliases)}")
-        return self.version(name, adapter.aliases[str(alias)])
+        registered = self.entry(ref.name).versions.get(ref.version)
+        try:
+            bundle = self.store.read(ref)
+            if registered is not None and registered.digest not in (None, bundle.manifest.digest):
+                raise AdapterIncompatible([f"the files of {ref} are not those that were published"])
+        except AdapterNotFound:
+            if registered is None or ref.version not in self.get(ref.name).versions:
+                raise
+            gone = AdapterIncompatible([f"the files of {ref} are not in the store"])
+            self._mark(ref, QUARANTINED, str(gone))
+            raise gone from None
+        except AdapterIncompatible as error:
+            self._mark(ref, QUARANTINED, str(error))
+            raise
+        if registered is not None and registered.state == QUARANTINED:
+            self._mark(ref, READY, manifest=bundle.manifest)
+        return bundle
 
-    def version(self, name: str, version: int) -> Ref:
-        """An existing version by its number; raises as :meth:`resolve` does."""
-        self._existing(self.get(name), version)
-        return Ref(name, version)
+    def publish(self, name: str, bundle: Bundle, who: str = LOCAL) -> tuple[Ref, bool]:
+        """Store a bundle as the next version, and say whether it is new: the same files again are the same version.
 
-    def find(self, name: str, digest: str) -> Ref | None:
-        """The version of an adapter that has this digest, if there is one."""
-        adapter = self._find(name) or Adapter(name)
-        return next((Ref(name, number) for number, version in adapter.versions.items() if version.digest == digest), None)
-
-    def resolve_for(self, task: str, selector: str) -> Ref:
-        """As :meth:`resolve`; raises :class:`InvalidInput` for an adapter that answers another task."""
-        ref = self.resolve(selector)
-        answers = self.get(ref.name).task
-        if answers != task:
-            raise InvalidInput(f"adapter {ref.name!r} answers {answers}, not {task}")
-        return ref
-
-    def check_task(self, name: str, task: str) -> None:
-        """Raise :class:`VersionConflict` when the versions of an adapter answer another task."""
-        answers = (self._find(name) or Adapter(name)).task
-        if answers not in (None, task):
-            raise VersionConflict(f"adapter {name!r} answers {answers}; this version answers {task}: use another name")
-
-    def publish(self, name: str, bundle: Bundle) -> Ref:
-        """Store a bundle as the next version; raises :class:`VersionConflict` for another task than its siblings'."""
-        with self._changing:
-            known = self._find(name)
-            adapter = known or Adapter(name)
-            self.check_task(name, bundle.manifest.task)
-            ref = Ref(name, adapter.next_version)
-            self.store.publish(ref, bundle)
-            self._adapters[name] = replace(adapter, versions={**adapter.versions, ref.version: _kept(bundle.manifest)})
+        Raises :class:`VersionConflict` for another task than its siblings', :class:`StoreFull` and :class:`Unavailable`.
+        """
+        with self.records.change(who) as changes:
+            change = changes(name)
+            adapter = change.adapter()
+            known = adapter.find(bundle.manifest.digest)
             if known is None:
-                self._names = sorted([*self._names, name])
-            return ref
+                check_task(adapter, bundle.manifest.task)
+                ref = Ref(name, adapter.newest + 1)
+                change.add(ref.version, bundle.manifest)
+                # The files come before the commit: what the registry names is there. Files without a registered version
+                # are in nobody's way, and those of an interrupted change are replaced by the next.
+                self.store.publish(ref, bundle)
+            changed = change.adapter()
+        self.put(changed)
+        return Ref(name, known or changed.newest), known is None
 
-    def set_alias(self, name: str, alias: str, version: int) -> None:
-        """Point an alias at an existing version."""
-        with self._changing:
-            adapter = self.get(name)
-            self._existing(adapter, version)
-            self._save(replace(adapter, aliases={**adapter.aliases, alias: version}))
+    def set_alias(
+        self,
+        name: str,
+        alias: str,
+        target: Target,
+        *,
+        require: Mapping[str, str] | None = None,
+        expected: int | None = None,
+        who: str = LOCAL,
+    ) -> Alias:
+        """Point an alias at existing versions; what it requires of their metrics stays unless ``require`` is given.
 
-    def remove_alias(self, name: str, alias: str) -> None:
+        ``expected`` is the generation that the caller has seen, 0 for no alias. Raises :class:`PreconditionFailed` when it
+        is at another one, :class:`InvalidInput`, :class:`RequirementNotMet`, and as :meth:`version` does.
+        """
+        with self._moving(name, alias, expected, who) as (change, adapter, present):
+            kept = present.target.require if present is not None else {}
+            target = replace(target, require=kept if require is None else require)
+            check_target(target)
+            for version in target.versions:
+                check_existing(adapter, version)
+            if target.require:
+                check_requirements(target, change.manifests(), adapter.aliases)
+            change.point(alias, target, before=present.generation if present else None)
+        return self._adapters[name].aliases[alias]
+
+    def roll_back(self, name: str, alias: str, *, expected: int | None = None, who: str = LOCAL) -> Alias:
+        """Point an alias where it pointed before its last move; again, and it goes back one step more.
+
+        Raises :class:`VersionConflict` when there is nothing to go back to, and :class:`PreconditionFailed`.
+        """
+        with self._moving(name, alias, expected, who) as (change, adapter, _):
+            earlier = change.before(alias, self.alias(adapter, alias).generation)
+            if earlier is None:
+                raise VersionConflict(f"alias {alias} of adapter {name!r} has not pointed anywhere else before")
+            before, target = earlier
+            lost = sorted(target.versions - set(adapter.versions))
+            if lost:
+                raise VersionConflict(
+                    f"alias {alias} of adapter {name!r} pointed at version {listed(lost)} before, which was deleted"
+                )
+            change.point(alias, target, ROLLED_BACK, before)
+        return self._adapters[name].aliases[alias]
+
+    def remove_alias(self, name: str, alias: str, who: str = LOCAL) -> None:
         """Take an alias away; raises :class:`AdapterNotFound` when the adapter does not have it."""
-        with self._changing:
-            adapter = self.get(name)
-            if alias not in adapter.aliases:
-                raise AdapterNotFound(f"adapter {name!r} has no alias {alias[:80]!r}; it has {_listed(adapter.aliases)}")
-            kept = {other: version for other, version in adapter.aliases.items() if other != alias}
-            self._save(replace(adapter, aliases=kept))
+        with self._moving(name, alias, None, who) as (change, adapter, _):
+            self.alias(adapter, alias)
+            change.remove(alias)
 
-    def delete(self, ref: Ref) -> None:
+    def delete(self, ref: Ref, who: str = LOCAL) -> None:
         """Delete a version; raises :class:`VersionConflict` while an alias points at it."""
-        with self._changing:
-            adapter = self.get(ref.name)
-            self._existing(adapter, ref.version)
-            pointing = sorted(alias for alias, version in adapter.aliases.items() if version == ref.version)
+        with self.records.change(who) as changes:
+            change = changes(ref.name)
+            adapter = change.adapter()
+            check_existing(adapter, ref.version)
+            pointing = sorted(name for name, alias in adapter.aliases.items() if ref.version in alias.target.versions)
             if pointing:
                 raise VersionConflict(
                     f"alias {', '.join(pointing)} of adapter {ref.name!r} points at version {ref.version}; move it first"
                 )
-            kept = {version: manifest for version, manifest in adapter.versions.items() if version != ref.version}
-            self._save(replace(adapter, versions=kept, deleted=adapter.deleted | {ref.version}))
+            change.mark(ref.version, DELETED)
+            changed = change.adapter()
+        self.put(changed)
+        self._mirror(changed.name)
+        with _only_logged(f"the files of {ref} stay until they are collected"):
             self.store.delete(ref)
 
-    def _existing(self, adapter: Adapter, version: int) -> None:
-        if version in adapter.deleted:
-            raise AdapterDeleted(f"version {version} of adapter {adapter.name!r} was deleted; it has {_listed(adapter.versions)}")
-        if version not in adapter.versions:
-            raise AdapterNotFound(f"adapter {adapter.name!r} has no version {version}; it has {_listed(adapter.versions)}")
+    def refresh(self) -> None:
+        """Take over what other servers have changed; raises :class:`Unavailable` when the database does not answer."""
+        now, changed = self.records.load(self._clock)
+        for adapter in changed:
+            self.put(adapter)
+        self._clock = now
 
-    def _save(self, adapter: Adapter) -> None:
-        self.store.save_state(adapter.name, {"aliases": dict(adapter.aliases), "deleted": sorted(adapter.deleted)})
-        self._adapters[adapter.name] = adapter
+    def adopt(self, names: Sequence[str]) -> None:
+        """Register what the store has of these adapters and the database has not; raises as :meth:`publish` does."""
+        for start in range(0, len(names), AT_ONCE):
+            with self.records.change(LOCAL) as changes:
+                for name in names[start : start + AT_ONCE]:
+                    reconcile(self.store, changes(name))
+            self.refresh()
 
-    def _live(self) -> str:
-        """The live ones among the first names: the others may not have been read yet."""
-        first = list(islice(self, SHOWN))
-        live, more = _listed([adapter.name for adapter in first if LIVE in adapter.aliases]), len(self) - len(first)
-        return live + (f" and up to {more} more" if more > 0 else "")
+    def collect(self) -> None:
+        """Remove files that no version needs any more, and register those that somebody has put into the store.
+
+        Changes by others wait for a part of it at a time.
+        """
+        names = self.store.names()
+        for start in range(0, len(names), FEW):
+            self.adopt(names[start : start + FEW])
+
+    @contextmanager
+    def _moving(self, name: str, alias: str, expected: int | None, who: str) -> Iterator[tuple[Change, Adapter, Alias | None]]:
+        """A change of an alias, with its adapter and it as they stand."""
+        with self.records.change(who) as changes:
+            change = changes(name)
+            adapter = change.adapter()
+            if not adapter.changed:
+                raise AdapterNotFound(f"no adapter named {name[:80]!r}; live: {self.live()}")
+            present = adapter.aliases.get(alias)
+            generation = present.generation if present else 0
+            if expected is not None and expected != generation:
+                at = f"at generation {generation}" if present else "not there"
+                raise PreconditionFailed(
+                    f"alias {alias} of adapter {name!r} is {at}, not {expected}; look at it and decide again"
+                )
+            yield change, adapter, present
+            changed = change.adapter()
+        self.put(changed)
+        self._mirror(changed.name)
+
+    def _mark(self, ref: Ref, state: str, reason: str | None = None, manifest: Manifest | None = None) -> None:
+        """Note a version's state where it is another one; a database that is away does not stop the request that noticed."""
+        with _only_logged(f"{ref} is not marked as {state}"), self.records.change(LOCAL) as changes:
+            change = changes(ref.name)
+            known = change.adapter().versions.get(ref.version)
+            if known is None or known.state == state:
+                return
+            log.error("adapter version %s is %s now%s", ref, state, f": {reason}" if reason else "")
+            change.mark(ref.version, state, reason, manifest)
+            changed = change.adapter()
+        self.put(changed)
+
+    def _mirror(self, name: str) -> None:
+        """Keep a copy of aliases and deleted numbers beside the files, from which a lost database can be made anew."""
+        with self._mirroring, _only_logged(f"the copy of {name}'s aliases in the store is out of date"):
+            adapter = self.entry(name)
+            aliases = {alias: _plain(at.target) for alias, at in sorted(adapter.aliases.items())}
+            self.store.save_state(name, {"aliases": aliases, "deleted": sorted(adapter.deleted)})
 
 
-def _kept(manifest: Manifest) -> Version:
-    return Version(sys.intern(manifest.task), manifest.digest)
+def _plain(target: Target) -> Any:
+    return target.version if target == Target.at(target.version) else target.stored
 
 
-def _listed(names: Any) -> str:
-    shown = [str(name) for name in list(names)[:SHOWN]]
-    more = len(list(names)) - len(shown)
-    return (", ".join(shown) or "none") + (f" and {more} more" if more > 0 else "")
+@contextmanager
+def _only_logged(what: str) -> Iterator[None]:
+    try:
+        yield
+    except QuickchangeError as error:
+        log.warning("%s: %s", what, error)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
 from service.errors import AdapterIncompatible, QuickchangeError
+from service.store.alias import Alias, Target
 from service.store.bundle import Bundle
-from service.store.registry import Registry
+from service.store.records import Adapter
+from service.store.registry import LOCAL, Registry
 from service.store.selector import Ref, check_name
 from service.tasks.residency import Loader, Residency
 
@@ -23,7 +24,7 @@ class AdapterTask(Loader[Any, Any], Protocol):
 
 
 class Lifecycle:
-    """Changes to the adapters, one at a time, each complete before anybody can see it; requests go on meanwhile.
+    """Changes to the adapters, each complete before anybody can see it; requests go on meanwhile.
 
     What the selectors in ``preloaded`` mean stays in memory, through every change.
     """
@@ -33,45 +34,54 @@ class Lifecycle:
     ) -> None:
         self.registry, self.residency = registry, residency
         self._tasks, self._preloaded = tasks, preloaded
-        self._lock = threading.Lock()
+        registry.listeners.append(self._follow)
 
-    def publish(self, name: str, bundle: Bundle, alias: str | None = None) -> tuple[Ref, bool]:
+    def publish(self, name: str, bundle: Bundle, alias: str | None = None, who: str = LOCAL) -> tuple[Ref, bool]:
         """Check, store and load a bundle as the next version of ``name``, then point ``alias`` at it.
 
         Returns the version and whether it is new: the same files again are the same version. Raises
         :class:`AdapterIncompatible`, :class:`InvalidInput`, :class:`VersionConflict` or :class:`StoreFull`, and then
-        nothing has changed.
+        nothing has changed; where only the alias cannot be moved, the version stays.
         """
         check_name(name)
         if alias is not None:
             check_name(alias, "alias")
         task = self._task(bundle.manifest.task)
-        with self._lock:
-            known = self.registry.find(name, bundle.manifest.digest)
-            ref = known or self._new_version(name, bundle, task)
-            if alias is not None:
-                self._point(alias, ref)
-        return ref, known is None
+        known = self.registry.find(name, bundle.manifest.digest)
+        ref, is_new = (known, False) if known is not None else self._new_version(name, bundle, task, who)
+        if alias is not None:
+            self.set_alias(name, alias, Target.at(ref.version), who=who)
+        return ref, is_new
 
-    def set_alias(self, name: str, alias: str, version: int) -> None:
-        """Load the version, then point the alias at it; the next request is answered by it."""
+    def set_alias(
+        self,
+        name: str,
+        alias: str,
+        target: Target,
+        *,
+        require: Mapping[str, str] | None = None,
+        expected: int | None = None,
+        who: str = LOCAL,
+    ) -> Alias:
+        """Load the versions, then point the alias at them; the next request is answered by them.
+
+        Arguments and errors are those of the registry's own method.
+        """
         check_name(alias, "alias")
-        with self._lock:
-            self._point(alias, self.registry.version(name, version))
+        for version in sorted(target.versions):
+            self._load(self.registry.version(name, version))
+        return self.registry.set_alias(name, alias, target, require=require, expected=expected, who=who)
 
-    def remove_alias(self, name: str, alias: str) -> None:
-        """Take an alias away, so that its version can be deleted; the next request for it finds none."""
-        with self._lock:
-            self.registry.remove_alias(name, alias)
-            self._pin()
+    def roll_back(self, name: str, alias: str, *, expected: int | None = None, who: str = LOCAL) -> Alias:
+        """Point an alias where it pointed before its last move, and load that."""
+        moved = self.registry.roll_back(name, alias, expected=expected, who=who)
+        for version in sorted(moved.target.versions):
+            self._problem(str(Ref(name, version)))
+        return moved
 
-    def delete(self, name: str, version: int) -> None:
+    def delete(self, name: str, version: int, who: str = LOCAL) -> None:
         """Delete a version from the store and from memory; requests that already hold it finish."""
-        with self._lock:
-            ref = self.registry.version(name, version)
-            self.registry.delete(ref)
-            self.residency.drop(ref)
-            self._pin()
+        self.registry.delete(self.registry.version(name, version), who)
 
     def load_live(self, seconds: float) -> list[str]:
         """Load what stays in memory, then, for so long and while there is room, what aliases point at, by name.
@@ -114,22 +124,25 @@ class Lifecycle:
 
     def _pointed_at(self) -> Iterator[Ref]:
         for adapter in self.registry:
-            for version in sorted(set(adapter.aliases.values())):
+            for version in sorted({version for alias in adapter.aliases.values() for version in alias.target.versions}):
                 yield Ref(adapter.name, version)
 
-    def _new_version(self, name: str, bundle: Bundle, task: AdapterTask) -> Ref:
+    def _new_version(self, name: str, bundle: Bundle, task: AdapterTask, who: str) -> tuple[Ref, bool]:
         self.registry.check_task(name, bundle.manifest.task)
         checked = task.parse(bundle)
         loaded = self.residency.load(checked, task)
         task.try_out(loaded)
-        ref = self.registry.publish(name, bundle)
-        self.residency.put(ref, checked, loaded)
-        return ref
+        ref, is_new = self.registry.publish(name, bundle, who)
+        if is_new:
+            self.residency.put(ref, checked, loaded)
+        return ref, is_new
 
-    def _point(self, alias: str, ref: Ref) -> None:
-        self._load(ref)
-        self.registry.set_alias(ref.name, alias, ref.version)
-        self._pin()
+    def _follow(self, before: Adapter, now: Adapter) -> None:
+        """Free what was deleted, here or by another server, and keep what is to stay."""
+        for version in before.versions.keys() - now.versions.keys():
+            self.residency.drop(Ref(now.name, version))
+        if before.aliases != now.aliases:
+            self._pin()
 
     def _task_of(self, ref: Ref) -> AdapterTask:
         known = self.registry.get(ref.name).versions[ref.version].task

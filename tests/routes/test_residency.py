@@ -35,7 +35,7 @@ def many(tiny_base: Path) -> list[Bundle]:
 @pytest.fixture
 def stored(many: list[Bundle], tmp_path: Path) -> Path:
     """A folder with all of them, live."""
-    registry = Registry(DirectoryStore(tmp_path / "adapters"))
+    registry = Registry.open(DirectoryStore(tmp_path / "adapters"), tmp_path / "adapters")
     for name, bundle in zip(NAMES, many, strict=True):
         registry.set_alias(name, "live", registry.publish(name, bundle).version)
     return tmp_path / "adapters"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import uuid
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -19,8 +21,10 @@ from service.errors import (
     StoreFull,
     VersionConflict,
 )
+from service.store.alias import Target
 from service.store.bundle import TEXT_CLASSIFICATION, VISUAL_QUESTION_ANSWERING, Bundle, Manifest, Task
 from service.store.directory import DirectoryStore
+from service.store.records import QUARANTINED, READY
 from service.store.registry import Registry
 from service.store.selector import NAME, Ref, check_name
 
@@ -29,46 +33,88 @@ def bundle(weights: bytes = b"weights", task: Task = TEXT_CLASSIFICATION) -> Bun
     return Bundle.assemble({"r": 8, "target_modules": ["b", "a"]}, weights, Manifest(task=task, labels=("no", "yes")), "# card")
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/registry.db"
+    new: Callable[[], str] = request.getfixturevalue("postgres")
+    return new()
+
+
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(DirectoryStore(tmp_path / "adapters"))
+def opened(tmp_path: Path) -> Iterator[Callable[[str], Registry]]:
+    """Open the registry of the test's files in a database, as a server does."""
+    found: list[Registry] = []
+
+    def open_in(url: str) -> Registry:
+        found.append(Registry.open(DirectoryStore(tmp_path / "adapters"), tmp_path, url))
+        return found[-1]
+
+    yield open_in
+    for registry in found:
+        registry.close()
 
 
-def reopened(registry: Registry) -> Registry:
-    assert isinstance(registry.store, DirectoryStore)
-    return Registry(DirectoryStore(registry.store.root))
+@pytest.fixture
+def registry(opened: Callable[[str], Registry], url: str) -> Registry:
+    return opened(url)
+
+
+@pytest.fixture
+def reopened(opened: Callable[[str], Registry], url: str) -> Callable[[], Registry]:
+    """What another server finds, or this one after a restart."""
+    return lambda: opened(url)
+
+
+@pytest.fixture
+def rebuilt(opened: Callable[[str], Registry], tmp_path: Path) -> Callable[[], Registry]:
+    """What is found without the database: the files alone."""
+    return lambda: opened(f"sqlite:///{tmp_path}/{uuid.uuid4().hex}.db")
+
+
+def publish(registry: Registry, name: str, bundle: Bundle) -> Ref:
+    return registry.publish(name, bundle)[0]
+
+
+def point(registry: Registry, name: str, alias: str, version: int) -> None:
+    registry.set_alias(name, alias, Target.at(version))
+
+
+def aliases(registry: Registry, name: str) -> dict[str, int]:
+    return {alias: at.target.version for alias, at in registry.get(name).aliases.items()}
 
 
 def test_versions_count_up_and_a_selector_finds_them(registry: Registry) -> None:
-    assert registry.publish("mood", bundle(b"1")) == Ref("mood", 1)
-    assert registry.publish("mood", bundle(b"2")) == Ref("mood", 2)
-    registry.set_alias("mood", "live", 1)
-    registry.set_alias("mood", "canary", 2)
+    assert publish(registry, "mood", bundle(b"1")) == Ref("mood", 1)
+    assert publish(registry, "mood", bundle(b"2")) == Ref("mood", 2)
+    point(registry, "mood", "live", 1)
+    point(registry, "mood", "canary", 2)
     found = {selector: registry.resolve(selector).version for selector in ("mood", "mood@live", "mood@canary", "mood:2")}
     assert found == {"mood": 1, "mood@live": 1, "mood@canary": 2, "mood:2": 2}
 
 
-def test_a_restart_finds_everything_again(registry: Registry) -> None:
+def test_a_restart_finds_everything_again(registry: Registry, reopened: Callable[[], Registry]) -> None:
     for weights in (b"1", b"2", b"3"):
-        registry.publish("mood", bundle(weights))
-    registry.set_alias("mood", "live", 3)
+        publish(registry, "mood", bundle(weights))
+    point(registry, "mood", "live", 3)
     registry.delete(Ref("mood", 2))
-    again = reopened(registry)
+    again = reopened()
     assert again.get("mood") == registry.get("mood")
     assert again.store.read(Ref("mood", 3)).weights == b"3"
     with pytest.raises(AdapterDeleted):
         again.resolve("mood:2")
-    assert again.publish("mood", bundle(b"4")).version == 4
+    assert publish(again, "mood", bundle(b"4")).version == 4
 
 
-def test_a_deleted_newest_version_does_not_give_its_number_away(registry: Registry) -> None:
-    registry.publish("mood", bundle(b"1"))
+def test_a_deleted_newest_version_does_not_give_its_number_away(registry: Registry, reopened: Callable[[], Registry]) -> None:
+    publish(registry, "mood", bundle(b"1"))
     registry.delete(Ref("mood", 1))
-    assert reopened(registry).publish("mood", bundle(b"2")).version == 2
+    assert publish(reopened(), "mood", bundle(b"2")).version == 2
 
 
 def test_a_version_that_is_read_while_it_is_deleted_is_whole_or_not_there(registry: Registry) -> None:
-    versions = [registry.publish("mood", bundle(str(number).encode())) for number in range(60)]
+    versions = [publish(registry, "mood", bundle(str(number).encode())) for number in range(60)]
     found: list[Bundle] = []
 
     def read(ref: Ref) -> None:
@@ -85,8 +131,8 @@ def test_a_version_that_is_read_while_it_is_deleted_is_whole_or_not_there(regist
 
 
 def test_a_version_under_an_alias_is_not_deleted(registry: Registry) -> None:
-    registry.publish("mood", bundle())
-    registry.set_alias("mood", "live", 1)
+    publish(registry, "mood", bundle())
+    point(registry, "mood", "live", 1)
     with pytest.raises(VersionConflict, match="alias live of adapter 'mood' points at version 1"):
         registry.delete(Ref("mood", 1))
     assert registry.store.read(Ref("mood", 1)) is not None
@@ -108,15 +154,15 @@ def test_a_version_under_an_alias_is_not_deleted(registry: Registry) -> None:
     ],
 )
 def test_what_is_not_there_is_named_with_what_is(registry: Registry, selector: str, says: str) -> None:
-    registry.publish("mood", bundle())
-    registry.set_alias("mood", "live", 1)
+    publish(registry, "mood", bundle())
+    point(registry, "mood", "live", 1)
     with pytest.raises(AdapterNotFound) as refused:
         registry.resolve(selector)
     assert says in str(refused.value)
 
 
 def test_the_same_files_are_the_same_version_whatever_their_metrics_say(registry: Registry) -> None:
-    ref = registry.publish("mood", bundle())
+    ref = publish(registry, "mood", bundle())
     other = bundle()
     measured = Bundle.assemble(
         other.config, other.weights, other.manifest.model_copy(update={"metrics": {"test": {"accuracy": 1.0}}})
@@ -126,60 +172,111 @@ def test_the_same_files_are_the_same_version_whatever_their_metrics_say(registry
 
 
 def test_a_name_keeps_its_task(registry: Registry) -> None:
-    registry.publish("mood", bundle())
+    publish(registry, "mood", bundle())
     with pytest.raises(VersionConflict, match="answers text-classification"):
-        registry.publish("mood", bundle(b"2", VISUAL_QUESTION_ANSWERING))
+        publish(registry, "mood", bundle(b"2", VISUAL_QUESTION_ANSWERING))
 
 
-def test_a_folder_without_a_manifest_is_no_version(registry: Registry) -> None:
-    registry.publish("mood", bundle(b"1"))
-    registry.publish("mood", bundle(b"2"))
-    assert isinstance(registry.store, DirectoryStore)
-    (registry.store.root / "mood/2/manifest.json").unlink()
-    assert list(reopened(registry).get("mood").versions) == [1]
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "adapters"
 
 
-def test_a_half_written_upload_is_swept_away(registry: Registry) -> None:
-    assert isinstance(registry.store, DirectoryStore)
-    left = registry.store.root / "mood/.incoming-0"
-    left.mkdir(parents=True)
-    (left / "manifest.json").write_text("{}")
-    assert reopened(registry).adapters() == []
-    assert not left.exists()
-
-
-@pytest.mark.parametrize(
-    ("file", "was", "is_now"), [("adapter_config.json", b"8", b"9"), ("adapter_model.safetensors", b"w", b"v")]
-)
-def test_a_damaged_file_is_not_served(registry: Registry, file: str, was: bytes, is_now: bytes) -> None:
-    registry.publish("mood", bundle())
-    assert isinstance(registry.store, DirectoryStore)
-    damaged = registry.store.root / "mood/1" / file
-    damaged.write_bytes(damaged.read_bytes().replace(was, is_now))
-    with pytest.raises(AdapterIncompatible, match=f"{file} is not the file that manifest.json describes"):
-        registry.store.read(Ref("mood", 1))
-
-
-def test_a_damaged_manifest_takes_out_its_version_and_no_other_until_it_is_repaired(registry: Registry) -> None:
+def test_a_damaged_version_is_quarantined_and_nothing_else_changes_until_it_is_whole_again(
+    registry: Registry, reopened: Callable[[], Registry], folder: Path
+) -> None:
     for weights in (b"1", b"2"):
-        registry.publish("mood", bundle(weights))
-    registry.set_alias("mood", "live", 1)
-    assert isinstance(registry.store, DirectoryStore)
-    manifest = registry.store.root / "mood/1/manifest.json"
-    whole = manifest.read_bytes()
-    manifest.write_text("{")
-    again = reopened(registry)
-    assert list(again.manifests(again.get("mood"))) == [2] and again.get("mood").task == TEXT_CLASSIFICATION
-    with pytest.raises(AdapterIncompatible, match=r"manifest\.json: is not JSON"):
-        again.store.read(again.resolve("mood"))
-    assert again.publish("mood", bundle(b"3")).version == 3
-    manifest.write_bytes(whole)
-    assert again.store.read(again.resolve("mood")).weights == b"1"
-    assert reopened(again).get("mood").aliases == {"live": 1}
+        publish(registry, "mood", bundle(weights))
+    point(registry, "mood", "live", 1)
+    file = folder / "mood/1/adapter_model.safetensors"
+    file.write_bytes(b"x")
+    for _ in range(2):
+        with pytest.raises(
+            AdapterIncompatible, match=r"adapter_model\.safetensors is not the file that manifest\.json describes"
+        ):
+            registry.read(Ref("mood", 1))
+    for seen in (registry, reopened()):
+        assert (seen.get("mood").versions[1].state, seen.get("mood").versions[2].state) == (QUARANTINED, READY)
+        assert aliases(seen, "mood") == {"live": 1} and seen.read(Ref("mood", 2)).weights == b"2"
+    assert [entry.action for entry in registry.records.audit(9, name="mood")].count("quarantine") == 1
+    file.write_bytes(b"1")
+    assert registry.read(Ref("mood", 1)).weights == b"1"
+    assert reopened().get("mood").versions[1].state == READY
+
+
+@pytest.mark.parametrize("lost", ["manifest.json", "adapter_config.json"])
+def test_a_version_whose_files_are_gone_is_quarantined(registry: Registry, folder: Path, lost: str) -> None:
+    publish(registry, "mood", bundle(b"1"))
+    (folder / "mood/1" / lost).unlink()
+    with pytest.raises(AdapterIncompatible):
+        registry.read(Ref("mood", 1))
+    assert registry.get("mood").versions[1].state == QUARANTINED
+    assert publish(registry, "mood", bundle(b"2")).version == 2
+
+
+def test_another_bundle_in_a_version_s_place_is_not_served(registry: Registry, folder: Path) -> None:
+    publish(registry, "mood", bundle(b"1"))
+    publish(registry, "mood", bundle(b"2"))
+    shutil.rmtree(folder / "mood/1")
+    shutil.copytree(folder / "mood/2", folder / "mood/1")
+    with pytest.raises(AdapterIncompatible, match="the files of mood:1 are not those that were published"):
+        registry.read(Ref("mood", 1))
+
+
+def test_without_the_database_everything_is_found_again_from_the_files(
+    registry: Registry, rebuilt: Callable[[], Registry]
+) -> None:
+    for weights in (b"1", b"2", b"3", b"4"):
+        publish(registry, "mood", bundle(weights))
+    registry.set_alias("mood", "live", Target({1: 90, 2: 10}, shadow=4))
+    point(registry, "mood", "old", 1)
+    registry.delete(Ref("mood", 3))
+    again = rebuilt()
+    assert list(again.get("mood").versions) == [1, 2, 4] and again.get("mood").deleted == {3}
+    assert {name: at.target for name, at in again.get("mood").aliases.items()} == {
+        "live": Target({1: 90, 2: 10}, shadow=4),
+        "old": Target.at(1),
+    }
+    assert publish(again, "mood", bundle(b"5")).version == 5
+
+
+def test_what_cannot_be_read_is_found_as_quarantined(registry: Registry, rebuilt: Callable[[], Registry], folder: Path) -> None:
+    for name in ("mood", "irony"):
+        publish(registry, name, bundle(b"1"))
+        point(registry, name, "live", 1)
+    (folder / "mood/1/manifest.json").write_text("{")
+    (folder / "irony/registry.json").write_text("[")
+    again = rebuilt()
+    assert again.get("mood").versions[1].state == QUARANTINED and aliases(again, "mood") == {"live": 1}
+    assert again.get("irony").versions[1].state == READY and aliases(again, "irony") == {}
+
+
+def test_left_over_files_are_collected_and_what_is_referenced_stays(
+    registry: Registry, reopened: Callable[[], Registry], folder: Path
+) -> None:
+    for weights in (b"1", b"2"):
+        publish(registry, "mood", bundle(weights))
+    kept = shutil.copytree(folder / "mood/2", folder / "kept")
+    registry.delete(Ref("mood", 2))
+    shutil.move(kept, folder / "mood/2")  # as if the server had died before it removed them
+    (folder / "mood/3").mkdir()
+    (folder / "mood/3/adapter_config.json").write_text("{}")
+    again = reopened()
+    again.collect()
+    assert not (folder / "mood/2").exists() and again.read(Ref("mood", 1)).weights == b"1"
+    assert publish(again, "mood", bundle(b"3")).version == 3 and again.read(Ref("mood", 3)).weights == b"3"
+
+
+def test_a_version_that_somebody_put_into_the_store_is_registered(registry: Registry, folder: Path) -> None:
+    publish(registry, "mood", bundle(b"1"))
+    shutil.copytree(folder / "mood/1", folder / "mood/7")
+    registry.collect()
+    assert list(registry.get("mood").versions) == [1, 7]
+    assert publish(registry, "mood", bundle(b"2")).version == 8
 
 
 def test_a_full_disk_changes_nothing(registry: Registry, tmp_path: Path) -> None:
-    registry.publish("mood", bundle(b"1"))
+    publish(registry, "mood", bundle(b"1"))
     shutil.copytree(tmp_path / "adapters", tmp_path / "before")
     import resource
 
@@ -190,16 +287,45 @@ def test_a_full_disk_changes_nothing(registry: Registry, tmp_path: Path) -> None
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
         with pytest.raises(StoreFull):
-            registry.publish("mood", bundle(b"x" * 5000))
+            publish(registry, "mood", bundle(b"x" * 5000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
     assert listing(tmp_path / "adapters") == listing(tmp_path / "before")
-    assert registry.publish("mood", bundle(b"2")).version == 2
+    assert publish(registry, "mood", bundle(b"2")).version == 2
 
 
 def listing(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_sixteen_writers_get_dense_versions_and_the_same_bytes_are_one(
+    registry: Registry, reopened: Callable[[], Registry]
+) -> None:
+    servers = [registry, reopened()]
+
+    def write(number: int) -> Ref:
+        ref = publish(servers[number % 2], "mood", bundle(str(number // 2).encode()))
+        servers[number % 2].set_alias("mood", f"of-{number}", Target.at(ref.version))
+        return ref
+
+    with ThreadPoolExecutor(16) as threads:
+        refs = list(threads.map(write, range(32)))
+    assert sorted(ref.version for ref in refs) == sorted([*range(1, 17)] * 2)
+    for server in servers:
+        server.refresh()
+        assert aliases(server, "mood") == {f"of-{number}": ref.version for number, ref in enumerate(refs)}
+        assert all(server.read(refs[2 * half]).weights == str(half).encode() for half in range(16))
+
+
+def test_a_change_is_seen_by_the_other_server(registry: Registry, reopened: Callable[[], Registry]) -> None:
+    other, heard = reopened(), list[tuple[int, int]]()
+    other.listeners.append(lambda before, now: heard.append((len(before.versions), len(now.versions))))
+    publish(registry, "mood", bundle(b"1"))
+    point(registry, "mood", "live", 1)
+    other.refresh()
+    other.refresh()
+    assert other.resolve("mood") == Ref("mood", 1) and heard == [(0, 1)]
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", "A", ".a", "-a", "a" * 65, "a\0", "a\n", "ä", "__base__"])

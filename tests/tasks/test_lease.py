@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import AdapterDeleted, AdapterIncompatible
+from service.store.alias import Target
 from service.store.bundle import TEXT_CLASSIFICATION, Bundle, Manifest
 from service.store.directory import DirectoryStore
 from service.store.registry import Registry
@@ -41,15 +42,15 @@ class Swapped:
     """A registry whose version 1 of ``mood`` is replaced by version 2 and deleted, just as it is about to be read."""
 
     def __init__(self, root: Path) -> None:
-        self.registry = Registry(DirectoryStore(root))
+        self.registry = Registry.open(DirectoryStore(root), root)
         for labels, weights in ((("no", "yes"), b"1"), (("bad", "good"), b"2")):
             self.registry.publish("mood", Bundle.assemble({}, weights, Manifest(task=TEXT_CLASSIFICATION, labels=labels)))
-        self.registry.set_alias("mood", "live", 1)
+        self.registry.set_alias("mood", "live", Target.at(1))
         self.memory = Residency(self.read, device_bytes=10, host_bytes=10)
 
     def read(self, ref: Ref) -> Bundle:
         if ref.version == 1:
-            self.registry.set_alias("mood", "live", 2)
+            self.registry.set_alias("mood", "live", Target.at(2))
             self.registry.delete(ref)
         return self.registry.store.read(ref)
 

