@@ -20,7 +20,7 @@ from litestar.plugins.pydantic import PydanticPlugin
 from service.compute import use_all_cores
 from service.engine.device import Device
 from service.engine.pipeline import Limits, Pipeline
-from service.errors import StartupError
+from service.errors import StartupError, Unavailable
 from service.models.image_encoder import load_image_encoder
 from service.models.linear import Dtype, computes_in, fastest
 from service.models.sentence_encoder import load_sentence_encoder
@@ -39,7 +39,7 @@ from service.routes.problems import to_response
 from service.routes.services import Lifetime, Services
 from service.settings import Settings
 from service.store.bundle import TEXT_CLASSIFICATION, VISUAL_QUESTION_ANSWERING
-from service.store.directory import DirectoryStore
+from service.store.location import open_files
 from service.store.registry import Registry
 from service.tasks.lifecycle import AdapterTask, Lifecycle
 from service.tasks.residency import Residency
@@ -109,12 +109,11 @@ def create_app(settings: Settings) -> Application:
 
 
 def _registry(settings: Settings) -> Registry:
+    files = open_files(settings.store_url, settings.adapters_dir)
     try:
-        return Registry(DirectoryStore(settings.adapters_dir))
-    except OSError:
-        raise StartupError(
-            f"QUICKCHANGE_ADAPTERS_DIR={settings.adapters_dir}: not a folder that can be read and written"
-        ) from None
+        return Registry(files)
+    except Unavailable as error:
+        raise StartupError(str(error)) from None
 
 
 def _tasks(

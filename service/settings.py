@@ -49,6 +49,9 @@ class Settings(BaseSettings):
     adapters_dir: Annotated[Path, Field(description="Folder of the adapter versions; uploads are stored there.")] = Path(
         "adapters"
     )
+    store_url: Annotated[
+        str | None, Field(description="Where the versions' files are instead: a folder, file:///folder, or s3://bucket/prefix.")
+    ] = None
     api_keys_file: Annotated[
         Path | None, Field(description="File of hashed API keys; with it, changing adapters needs a key that has the scope.")
     ] = None

@@ -18,7 +18,7 @@ from loadtest.report import ROOT
 from loadtest.server import ServerFailed, ServerProcess
 from service.models.linear import DTYPES
 from service.store.bundle import Bundle
-from service.store.directory import DirectoryStore
+from service.store.location import open_files
 from service.store.registry import Registry
 
 ROWS = 5
@@ -46,7 +46,7 @@ def test_a_server_process_that_cannot_start_says_why(tmp_path: Path) -> None:
 
 @pytest.fixture
 def adapters(bundles: dict[str, Bundle], tmp_path: Path) -> Path:
-    registry = Registry(DirectoryStore(tmp_path / "adapters"))
+    registry = Registry(open_files(None, tmp_path / "adapters"))
     for name in ("sentiment", "emotion", "vqa"):
         registry.set_alias(name, "live", registry.publish(name, bundles[name]).version)
     return tmp_path / "adapters"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from service.store.bundle import Bundle
-from service.store.directory import DirectoryStore
+from service.store.location import open_files
 from service.store.registry import Registry
 from service.store.selector import Ref
 from tests.support.bundles import text_bundle
@@ -35,7 +35,7 @@ def many(tiny_base: Path) -> list[Bundle]:
 @pytest.fixture
 def stored(many: list[Bundle], tmp_path: Path) -> Path:
     """A folder with all of them, live."""
-    registry = Registry(DirectoryStore(tmp_path / "adapters"))
+    registry = Registry(open_files(None, tmp_path / "adapters"))
     for name, bundle in zip(NAMES, many, strict=True):
         registry.set_alias(name, "live", registry.publish(name, bundle).version)
     return tmp_path / "adapters"

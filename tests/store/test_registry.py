@@ -20,7 +20,9 @@ from service.errors import (
     VersionConflict,
 )
 from service.store.bundle import TEXT_CLASSIFICATION, VISUAL_QUESTION_ANSWERING, Bundle, Manifest, Task
-from service.store.directory import DirectoryStore
+from service.store.disk import Disk
+from service.store.files import ObjectStore
+from service.store.location import open_files
 from service.store.registry import Registry
 from service.store.selector import NAME, Ref, check_name
 
@@ -31,12 +33,17 @@ def bundle(weights: bytes = b"weights", task: Task = TEXT_CLASSIFICATION) -> Bun
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
-    return Registry(DirectoryStore(tmp_path / "adapters"))
+    return Registry(open_files(None, tmp_path / "adapters"))
+
+
+def root(registry: Registry) -> Path:
+    assert isinstance(registry.store, ObjectStore)
+    assert isinstance(registry.store.objects, Disk)
+    return registry.store.objects.root
 
 
 def reopened(registry: Registry) -> Registry:
-    assert isinstance(registry.store, DirectoryStore)
-    return Registry(DirectoryStore(registry.store.root))
+    return Registry(open_files(None, root(registry)))
 
 
 def test_versions_count_up_and_a_selector_finds_them(registry: Registry) -> None:
@@ -134,17 +141,17 @@ def test_a_name_keeps_its_task(registry: Registry) -> None:
 def test_a_folder_without_a_manifest_is_no_version(registry: Registry) -> None:
     registry.publish("mood", bundle(b"1"))
     registry.publish("mood", bundle(b"2"))
-    assert isinstance(registry.store, DirectoryStore)
-    (registry.store.root / "mood/2/manifest.json").unlink()
+    (root(registry) / "mood/2/manifest.json").unlink()
     assert list(reopened(registry).get("mood").versions) == [1]
 
 
-def test_a_half_written_upload_is_swept_away(registry: Registry) -> None:
-    assert isinstance(registry.store, DirectoryStore)
-    left = registry.store.root / "mood/.incoming-0"
+def test_a_half_written_upload_is_swept_away_by_the_next(registry: Registry) -> None:
+    left = root(registry) / "mood/.incoming-0"
     left.mkdir(parents=True)
     (left / "manifest.json").write_text("{}")
-    assert reopened(registry).adapters() == []
+    again = reopened(registry)
+    assert again.adapters() == []
+    again.publish("mood", bundle())
     assert not left.exists()
 
 
@@ -153,8 +160,7 @@ def test_a_half_written_upload_is_swept_away(registry: Registry) -> None:
 )
 def test_a_damaged_file_is_not_served(registry: Registry, file: str, was: bytes, is_now: bytes) -> None:
     registry.publish("mood", bundle())
-    assert isinstance(registry.store, DirectoryStore)
-    damaged = registry.store.root / "mood/1" / file
+    damaged = root(registry) / "mood/1" / file
     damaged.write_bytes(damaged.read_bytes().replace(was, is_now))
     with pytest.raises(AdapterIncompatible, match=f"{file} is not the file that manifest.json describes"):
         registry.store.read(Ref("mood", 1))
@@ -164,8 +170,7 @@ def test_a_damaged_manifest_takes_out_its_version_and_no_other_until_it_is_repai
     for weights in (b"1", b"2"):
         registry.publish("mood", bundle(weights))
     registry.set_alias("mood", "live", 1)
-    assert isinstance(registry.store, DirectoryStore)
-    manifest = registry.store.root / "mood/1/manifest.json"
+    manifest = root(registry) / "mood/1/manifest.json"
     whole = manifest.read_bytes()
     manifest.write_text("{")
     again = reopened(registry)

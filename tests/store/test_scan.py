@@ -9,16 +9,19 @@ import pytest
 
 from service.errors import AdapterIncompatible, AdapterNotFound, Unavailable
 from service.store.bundle import TEXT_CLASSIFICATION, Bundle, Manifest
-from service.store.directory import DirectoryStore
+from service.store.disk import Disk
+from service.store.files import ObjectStore
+from service.store.location import open_files
 from service.store.registry import Registry
 from service.store.selector import Ref
 
 
-class Watched(DirectoryStore):
+class Watched(ObjectStore):
     """Notes which folders are looked into."""
 
     def __init__(self, root: Path) -> None:
-        super().__init__(root)
+        super().__init__(Disk(root))
+        self.root = root
         self.scanned: list[str] = []
 
     def versions(self, name: str) -> list[int]:
@@ -29,7 +32,7 @@ class Watched(DirectoryStore):
 @pytest.fixture
 def many(tmp_path: Path) -> Watched:
     """A store of 50 adapters, freshly opened."""
-    registry = Registry(DirectoryStore(tmp_path))
+    registry = Registry(open_files(None, tmp_path))
     bundle = Bundle.assemble({}, b"", Manifest(task=TEXT_CLASSIFICATION, labels=("no", "yes")))
     for number in range(50):
         registry.set_alias(f"a{number:02}", "live", registry.publish(f"a{number:02}", bundle).version)

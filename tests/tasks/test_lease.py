@@ -8,7 +8,7 @@ import pytest
 
 from service.errors import AdapterDeleted, AdapterIncompatible
 from service.store.bundle import TEXT_CLASSIFICATION, Bundle, Manifest
-from service.store.directory import DirectoryStore
+from service.store.location import open_files
 from service.store.registry import Registry
 from service.store.selector import Ref
 from service.tasks.lease import lease
@@ -41,7 +41,7 @@ class Swapped:
     """A registry whose version 1 of ``mood`` is replaced by version 2 and deleted, just as it is about to be read."""
 
     def __init__(self, root: Path) -> None:
-        self.registry = Registry(DirectoryStore(root))
+        self.registry = Registry(open_files(None, root))
         for labels, weights in ((("no", "yes"), b"1"), (("bad", "good"), b"2")):
             self.registry.publish("mood", Bundle.assemble({}, weights, Manifest(task=TEXT_CLASSIFICATION, labels=labels)))
         self.registry.set_alias("mood", "live", 1)
