@@ -14,7 +14,6 @@ from service.models.text_classifier import Batch, LoadedTextAdapter, Row, TextCl
 from service.models.text_encoder import TextEncoder, load_base
 from service.models.tokenizer import TextTokenizer
 from service.store.bundle import TEXT_CLASSIFICATION
-from service.store.directory import DirectoryStore
 from service.store.registry import Registry
 from service.store.selector import LIVE
 
@@ -33,7 +32,7 @@ class Model:
     """
 
     def __init__(self, base_model: str, adapters: Path) -> None:
-        registry = Registry.open(DirectoryStore(adapters), adapters)
+        registry = Registry.open(adapters)
         live = [a for a in registry if a.task == TEXT_CLASSIFICATION and LIVE in a.aliases]
         self.names = [adapter.name for adapter in live]
         if "sentiment" not in self.names:

@@ -23,7 +23,6 @@ from loadtest.server import ServerProcess
 from loadtest.timing import seconds
 from service.models.image_encoder import load_image_encoder
 from service.settings import Settings
-from service.store.directory import DirectoryStore
 from service.store.registry import Registry
 from service.store.selector import LIVE
 from service.tasks.images import decode
@@ -42,7 +41,7 @@ def vqa(bench: Bench) -> Part:
 
     Raises :class:`Unprepared` where no adapter ``vqa`` is live.
     """
-    adapters = Registry.open(DirectoryStore(bench.adapters), bench.adapters)
+    adapters = Registry.open(bench.adapters)
     if not any(adapter.name == NAME and LIVE in adapter.aliases for adapter in adapters):
         raise Unprepared(f"no live adapter {NAME!r}; name a folder of adapters by --adapters")
     encode, random = _encoder(), Random(0)

@@ -14,7 +14,6 @@ from service.models.text_adapter import PREFIX
 from service.models.text_encoder import TextEncoder
 from service.store.alias import Target
 from service.store.bundle import TEXT_CLASSIFICATION, Bundle, Manifest
-from service.store.directory import DirectoryStore
 from service.store.registry import Registry
 from service.store.selector import LIVE
 
@@ -55,7 +54,7 @@ def tensors(encoder: TextEncoder, kind: str, seed: int = 0) -> dict[str, Tensor]
 
 def publish(encoder: TextEncoder, folder: Path, names: Sequence[str], kind: str = SERVED) -> None:
     """Publish an adapter under each of ``names`` in a folder of adapters, and make it live."""
-    registry = Registry.open(DirectoryStore(folder), folder)
+    registry = Registry.open(folder)
     manifest = Manifest(task=TEXT_CLASSIFICATION, labels=LABELS)
     for seed, name in enumerate(names):
         weights = {key: value.half() for key, value in tensors(encoder, kind, seed).items()}

@@ -40,7 +40,6 @@ from service.routes.problems import to_response
 from service.routes.services import Lifetime, Services
 from service.settings import Settings
 from service.store.bundle import TEXT_CLASSIFICATION, VISUAL_QUESTION_ANSWERING
-from service.store.directory import DirectoryStore
 from service.store.registry import Registry
 from service.store.watcher import Watcher
 from service.tasks.lifecycle import AdapterTask, Lifecycle
@@ -80,7 +79,7 @@ def create_app(settings: Settings) -> Application:
             "set QUICKCHANGE_API_KEYS_FILE, or --insecure to go without keys"
         )
     compute, threads = Device(use_all_cores), ThreadPoolExecutor(CPU_THREADS, "prepare")
-    registry = _registry(settings)
+    registry = Registry.open(settings.adapters_dir, settings.registry_url, settings.store_url)
     residency = Residency(registry.read, device_bytes=settings.max_lora_bytes, host_bytes=settings.max_cpu_lora_bytes)
     text_task, vqa_task = _tasks(settings, registry, residency, compute)
     tasks: dict[str, AdapterTask] = {TEXT_CLASSIFICATION: text_task, VISUAL_QUESTION_ANSWERING: vqa_task}
@@ -111,15 +110,6 @@ def create_app(settings: Settings) -> Application:
     framework = _litestar(settings, services, metrics, access, compute, threads)
     direct = Direct(framework, services, access, settings.max_body_bytes)
     return Application(Boundary(direct, metrics, settings.request_timeout), services, problems)
-
-
-def _registry(settings: Settings) -> Registry:
-    try:
-        return Registry.open(DirectoryStore(settings.adapters_dir), settings.adapters_dir, settings.registry_url)
-    except OSError:
-        raise StartupError(
-            f"QUICKCHANGE_ADAPTERS_DIR={settings.adapters_dir}: not a folder that can be read and written"
-        ) from None
 
 
 def _tasks(

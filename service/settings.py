@@ -55,6 +55,9 @@ class Settings(BaseSettings):
             description="Database of versions and aliases: sqlite:///FILE (registry.db in the adapters' folder), or postgresql://…"
         ),
     ] = None
+    store_url: Annotated[
+        str | None, Field(description="Where the versions' files are instead: a folder, file:///folder, or s3://bucket/prefix.")
+    ] = None
     api_keys_file: Annotated[
         Path | None, Field(description="File of hashed API keys; with it, changing adapters needs a key that has the scope.")
     ] = None

@@ -16,7 +16,6 @@ from service.models.text_classifier import Row, TextClassifier
 from service.models.text_encoder import TextEncoder, load_base
 from service.models.tokenizer import TextTokenizer
 from service.store.bundle import read_bundle
-from service.store.directory import DirectoryStore
 from service.store.registry import Registry
 from training.data import load_text_data
 from training.evaluate import evaluate_text
@@ -31,7 +30,7 @@ TEXTS = ["I love how quickly this works", "Oh great, another Monday", "@user wha
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Registry:
-    return Registry.open(DirectoryStore(ROOT / "adapters"), tmp_path_factory.mktemp("registry"))
+    return Registry.open(ROOT / "adapters", f"sqlite:///{tmp_path_factory.mktemp('registry')}/registry.db")
 
 
 def test_every_recipe_is_shipped_and_live(registry: Registry) -> None:

@@ -20,7 +20,6 @@ from rich.table import Table
 from service.errors import QuickchangeError
 from service.store.alias import Target
 from service.store.bundle import TEXT_CLASSIFICATION, Bundle, read_bundle
-from service.store.directory import DirectoryStore
 from service.store.registry import Registry
 from service.tasks.text_classification import Classification, TextClassification, TextRequest
 from training.data import DataError, Split, load_text_data
@@ -41,7 +40,7 @@ def evaluate_text(bundle: Bundle, split: Split, labels: Sequence[str], base_mode
     if unknown:
         raise DataError(f"label {unknown[0]!r} of the data is not the adapter's; it has {', '.join(bundle.manifest.labels)}")
     with tempfile.TemporaryDirectory() as folder:
-        registry = Registry.open(DirectoryStore(Path(folder)), Path(folder))
+        registry = Registry.open(Path(folder))
         registry.set_alias("scored", "live", Target.at(registry.publish("scored", bundle)[0].version))
         predicted = predict(text_task(base_model, registry), "scored", split.texts)
     index = {label: i for i, label in enumerate(bundle.manifest.labels)}

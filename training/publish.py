@@ -13,7 +13,6 @@ from rich.console import Console
 
 from service.errors import QuickchangeError
 from service.store.bundle import TEXT_CLASSIFICATION, read_bundle
-from service.store.directory import DirectoryStore
 from service.store.registry import Registry
 from service.tasks.lifecycle import Lifecycle
 from training.serving import text_task, vqa_task
@@ -33,7 +32,7 @@ def main(
     """Check the bundle in FOLDER completely, store it as the next version, and point the alias at it."""
     try:
         bundle = read_bundle(folder)
-        registry = Registry.open(DirectoryStore(adapters_dir), adapters_dir)
+        registry = Registry.open(adapters_dir)
         is_text = bundle.manifest.task == TEXT_CLASSIFICATION
         task = text_task(base_model, registry) if is_text else vqa_task(image_encoder, sentence_encoder, registry)
         lifecycle = Lifecycle(registry, task.residency, {bundle.manifest.task: task})

@@ -20,7 +20,6 @@ from rich.table import Table
 
 from service.errors import QuickchangeError
 from service.models.linear import DTYPES, computes_in
-from service.store.directory import DirectoryStore
 from service.store.registry import Registry
 from training.data import DataError, load_text_data
 from training.evaluate import predict
@@ -87,7 +86,7 @@ def _measure(data: Path, dtype: str, adapters: Path, base_model: str, names: Seq
     if other is None or not computes_in(other, CPU):
         accepted = ", ".join(known for known in DTYPES if computes_in(known, CPU))
         raise DataError(f"--dtype {dtype}: not a precision that this machine has instructions for; accepted: {accepted}")
-    registry = Registry.open(DirectoryStore(adapters), adapters)
+    registry = Registry.open(adapters)
     exact, lower = text_task(base_model, registry), text_task(base_model, registry, other)
     rows = []
     for name in names:

@@ -152,22 +152,19 @@ def parse_manifest(data: bytes) -> Manifest:
         raise AdapterIncompatible(faults) from None
 
 
-def read_bundle(folder: Path, manifest: bytes | None = None) -> Bundle:
+def read_bundle(folder: Path) -> Bundle:
     """Read a bundle's folder, whole, and check it against its manifest; without one it is a plain PEFT adapter.
 
-    ``manifest`` has the bytes of that file where they have been read before. Raises :class:`AdapterIncompatible` when a
-    file is missing or is not what the manifest says.
+    Raises :class:`AdapterIncompatible` when a file is missing or is not what the manifest says.
     """
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise AdapterIncompatible([f"no {name} in the bundle" for name in missing])
     described, card = folder / MANIFEST, folder / CARD
-    if manifest is None and described.is_file():
-        manifest = described.read_bytes()
     return Bundle.parse(
         (folder / CONFIG).read_bytes(),
         read_block(folder / WEIGHTS),
-        manifest,
+        described.read_bytes() if described.is_file() else None,
         card.read_text("utf-8") if card.is_file() else "",
     )
 

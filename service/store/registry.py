@@ -10,11 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from service.errors import AdapterIncompatible, AdapterNotFound, PreconditionFailed, QuickchangeError, VersionConflict
+from service.errors import (
+    AdapterIncompatible,
+    AdapterNotFound,
+    PreconditionFailed,
+    QuickchangeError,
+    StartupError,
+    Unavailable,
+    VersionConflict,
+)
 from service.store.alias import Alias, Target, check_requirements, check_target
 from service.store.bundle import Bundle, Manifest
 from service.store.database import Database
 from service.store.index import Index, check_existing, check_task, listed
+from service.store.location import open_files
 from service.store.reconcile import Store, reconcile
 from service.store.records import AT_ONCE, DELETED, QUARANTINED, READY, ROLLED_BACK, Adapter, Change, Records
 from service.store.selector import Ref
@@ -39,9 +48,16 @@ class Registry(Index):
         self.adopt(sorted(set(store.names()) - set(self._adapters)))
 
     @classmethod
-    def open(cls, store: Store, folder: Path, url: str | None = None) -> Self:
-        """The registry in the database at ``url``, or in a file in ``folder``; raises :class:`StartupError`."""
-        return cls(store, Records(Database(url, folder)))
+    def open(cls, folder: Path, database: str | None = None, files: str | None = None) -> Self:
+        """The registry of the adapters in a folder, or with its database and files at these addresses.
+
+        Raises :class:`StartupError` for an address that is none, or where nothing answers.
+        """
+        store = open_files(files, folder)
+        try:
+            return cls(store, Records(Database(database, folder)))
+        except Unavailable as error:
+            raise StartupError(str(error)) from None
 
     def close(self) -> None:
         """Give the database's connections back; requests go on being resolved."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,12 @@ TYPES = {
 Data = bytes | memoryview
 
 
-def read_block(file: Path) -> Data:
-    """A file's bytes, in a block of memory of their own; what happens to the file later does not change them."""
-    with file.open("rb", buffering=0) as opened:
+def read_block(file: Path, opener: Callable[[str, int], int] | None = None) -> Data:
+    """A file's bytes, in a block of memory of their own; what happens to the file later does not change them.
+
+    ``opener`` opens it where that takes more than a path and flags.
+    """
+    with open(file, "rb", buffering=0, opener=opener) as opened:
         size = os.fstat(opened.fileno()).st_size
         if not size:
             return b""

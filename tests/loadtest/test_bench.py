@@ -19,7 +19,6 @@ from loadtest.server import ServerFailed, ServerProcess
 from service.models.linear import DTYPES
 from service.store.alias import Target
 from service.store.bundle import Bundle
-from service.store.directory import DirectoryStore
 from service.store.registry import Registry
 
 ROWS = 5
@@ -47,7 +46,7 @@ def test_a_server_process_that_cannot_start_says_why(tmp_path: Path) -> None:
 
 @pytest.fixture
 def adapters(bundles: dict[str, Bundle], tmp_path: Path) -> Path:
-    registry = Registry.open(DirectoryStore(tmp_path / "adapters"), tmp_path / "adapters")
+    registry = Registry.open(tmp_path / "adapters")
     for name in ("sentiment", "emotion", "vqa"):
         registry.set_alias(name, "live", Target.at(registry.publish(name, bundles[name])[0].version))
     return tmp_path / "adapters"

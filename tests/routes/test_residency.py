@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from service.store.alias import Target
 from service.store.bundle import Bundle
-from service.store.directory import DirectoryStore
 from service.store.registry import Registry
 from service.store.selector import Ref
 from tests.support.bundles import text_bundle
@@ -35,9 +35,9 @@ def many(tiny_base: Path) -> list[Bundle]:
 @pytest.fixture
 def stored(many: list[Bundle], tmp_path: Path) -> Path:
     """A folder with all of them, live."""
-    registry = Registry.open(DirectoryStore(tmp_path / "adapters"), tmp_path / "adapters")
+    registry = Registry.open(tmp_path / "adapters")
     for name, bundle in zip(NAMES, many, strict=True):
-        registry.set_alias(name, "live", registry.publish(name, bundle).version)
+        registry.set_alias(name, "live", Target.at(registry.publish(name, bundle)[0].version))
     return tmp_path / "adapters"
 
 

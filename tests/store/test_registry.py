@@ -23,7 +23,6 @@ from service.errors import (
 )
 from service.store.alias import Target
 from service.store.bundle import TEXT_CLASSIFICATION, VISUAL_QUESTION_ANSWERING, Bundle, Manifest, Task
-from service.store.directory import DirectoryStore
 from service.store.records import QUARANTINED, READY
 from service.store.registry import Registry
 from service.store.selector import NAME, Ref, check_name
@@ -48,7 +47,7 @@ def opened(tmp_path: Path) -> Iterator[Callable[[str], Registry]]:
     found: list[Registry] = []
 
     def open_in(url: str) -> Registry:
-        found.append(Registry.open(DirectoryStore(tmp_path / "adapters"), tmp_path, url))
+        found.append(Registry.open(tmp_path / "adapters", url))
         return found[-1]
 
     yield open_in

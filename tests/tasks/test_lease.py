@@ -9,7 +9,6 @@ import pytest
 from service.errors import AdapterDeleted, AdapterIncompatible
 from service.store.alias import Target
 from service.store.bundle import TEXT_CLASSIFICATION, Bundle, Manifest
-from service.store.directory import DirectoryStore
 from service.store.registry import Registry
 from service.store.selector import Ref
 from service.tasks.lease import lease
@@ -42,7 +41,7 @@ class Swapped:
     """A registry whose version 1 of ``mood`` is replaced by version 2 and deleted, just as it is about to be read."""
 
     def __init__(self, root: Path) -> None:
-        self.registry = Registry.open(DirectoryStore(root), root)
+        self.registry = Registry.open(root)
         for labels, weights in ((("no", "yes"), b"1"), (("bad", "good"), b"2")):
             self.registry.publish("mood", Bundle.assemble({}, weights, Manifest(task=TEXT_CLASSIFICATION, labels=labels)))
         self.registry.set_alias("mood", "live", Target.at(1))

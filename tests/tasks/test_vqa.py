@@ -19,7 +19,6 @@ from service.models.image_encoder import ImageEncoder
 from service.models.sentence_encoder import SentenceEncoder
 from service.store.alias import Target
 from service.store.bundle import Bundle
-from service.store.directory import DirectoryStore
 from service.store.registry import Registry
 from service.tasks.residency import Residency
 from service.tasks.vqa import IMAGE_TOKENS, TOP_ANSWERS, VisualQuestionAnswering, VqaAnswer, VqaItem, VqaRequest
@@ -103,7 +102,7 @@ def here(call: Callable[[], T], /) -> T:
 @pytest.fixture(scope="module")
 def stored(towers: Towers, tmp_path_factory: pytest.TempPathFactory) -> tuple[Registry, dict[str, Bundle]]:
     folder = tmp_path_factory.mktemp("heads")
-    registry, bundles = Registry.open(DirectoryStore(folder), folder), {}
+    registry, bundles = Registry.open(folder), {}
     for seed, (name, (hidden, count)) in enumerate(HEADS.items()):
         bundles[name] = vqa_bundle(*towers, [f"{name} {i}" for i in range(count)], seed=seed, hidden=hidden)
         registry.set_alias(name, "live", Target.at(registry.publish(name, bundles[name])[0].version))

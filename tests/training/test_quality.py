@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from service.models.linear import DTYPES, computes_in
 from service.store.alias import Target
 from service.store.bundle import Bundle
-from service.store.directory import DirectoryStore
 from service.store.registry import Registry
 from training import quality
 from training.quality import compare
@@ -45,7 +44,7 @@ def test_the_bounds(fp32: str, other: str, kept: bool) -> None:
 
 
 def test_it_labels_the_validation_split_in_both_precisions(tiny_base: Path, bundles: dict[str, Bundle], tmp_path: Path) -> None:
-    registry = Registry.open(DirectoryStore(tmp_path / "adapters"), tmp_path / "adapters")
+    registry = Registry.open(tmp_path / "adapters")
     registry.set_alias("irony", "live", Target.at(registry.publish("irony", bundles["irony"])[0].version))
     data = tmp_path / "tweeteval" / "irony"
     data.mkdir(parents=True)
