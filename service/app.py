@@ -98,6 +98,7 @@ def create_app(settings: Settings) -> Application:
         vqa=Pipeline(vqa_task, compute, threads, metrics.vqa, limits),
         lifecycle=lifecycle,
         watcher=Watcher(registry),
+        comparisons={TEXT_CLASSIFICATION: text_task.comparisons, VISUAL_QUESTION_ANSWERING: vqa_task.comparisons},
         caches={"images": vqa_task.image_cache, "questions": vqa_task.question_cache},
         base_model=settings.base_model,
         lifetime=Lifetime(),

@@ -14,7 +14,7 @@ from service.errors import BadRequest
 from service.routes.caller import Caller
 from service.routes.guards import DELETE, READ, WRITE, json_only
 from service.routes.problems import documented
-from service.routes.schemas import AliasBody, AliasView, AuditEntry, AuditLog, MoveView
+from service.routes.schemas import AliasBody, AliasView, AuditEntry, AuditLog, Comparison, MoveView
 from service.routes.services import Services
 from service.store.alias import Alias, Target
 
@@ -154,10 +154,23 @@ def _shown(name: str, alias: str, at: Alias, services: Services) -> Response[Ali
     ]  # fmt: skip
     view = AliasView(
         adapter=name, alias=alias, generation=at.generation, version=target.version, split=_keyed(target.split),
-        shadow=target.shadow, require=dict(target.require), history=history,
+        shadow=target.shadow, require=dict(target.require), history=history, comparison=_comparison(name, alias, at, services),
     )  # fmt: skip
     return Response(view, headers={"etag": f'"{at.generation}"'})
 
 
 def _keyed(split: Mapping[int, int]) -> dict[str, int]:
     return {str(version): share for version, share in split.items()}
+
+
+def _comparison(name: str, alias: str, at: Alias, services: Services) -> Comparison | None:
+    task = services.lifecycle.registry.get(name).task
+    tally = services.comparisons[task].get(f"{name}@{alias}") if task and at.target.shadow else None
+    if tally is None or tally.shadow != at.target.shadow:
+        return None
+    rows = tally.rows or None
+    return Comparison(
+        version=tally.version, shadow=tally.shadow, rows=tally.rows, errors=tally.errors,
+        agreement=rows and tally.agreed / rows, score_drift=rows and tally.drift / rows,
+        batch_ms=rows and 1e3 * tally.seconds / rows,
+    )  # fmt: skip

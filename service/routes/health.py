@@ -7,7 +7,7 @@ from litestar.di import NamedDependency
 
 from service.routes.guards import PUBLIC
 from service.routes.metrics import Metrics
-from service.routes.schemas import Health
+from service.routes.schemas import Health, Readiness
 from service.routes.services import Services
 
 
@@ -18,11 +18,11 @@ def live() -> Health:
 
 
 @get("/health/ready", opt={"scope": PUBLIC}, tags=["health"], summary="Does it take requests?", sync_to_thread=False)
-def ready(services: NamedDependency[Services]) -> Health:
+def ready(services: NamedDependency[Services]) -> Readiness:
     """200, or 503 as soon as the server begins to drain; `degraded` while changes are not possible but answers are."""
     services.lifetime.check()
     problems = list(services.watcher.problems)
-    return Health(status="degraded" if problems else "ready", problems=problems)
+    return Readiness(status="degraded" if problems else "ready", problems=problems)
 
 
 @get("/metrics", tags=["health"], summary="Prometheus metrics", media_type="text/plain; version=0.0.4", sync_to_thread=False)

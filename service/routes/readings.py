@@ -25,6 +25,9 @@ class Readings(Collector):
         yield _gauge("rows_waiting", "Rows that wait for a batch", "pipeline", {n: p.depth for n, p in pipelines.items()})
         yield from self._memory()
         yield from self._caches()
+        totals = [one.totals() for one in self._services.comparisons.values()]
+        kinds = {kind: sum(total[kind] for total in totals) for kind in ("rows", "agreed", "failed")}
+        yield _gauge("shadow_rows", "Rows that shadows were asked for, by what came of them", "outcome", kinds)
         known = len(self._services.lifecycle.registry)  # not the list, which would read every adapter's folder
         yield GaugeMetricFamily("quickchange_adapters", "Adapters that the server knows", known)
 

@@ -283,10 +283,16 @@ class ModelList(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether the server takes requests; ``degraded`` is one that answers, but whose registry or store does not."""
+    """Whether the process is alive."""
 
     status: str
-    problems: list[str] = []
+
+
+class Readiness(BaseModel):
+    """Whether the server takes requests: ``ready``, or ``degraded`` while what is loaded answers but changes are not possible."""
+
+    status: str
+    problems: list[str]
 
 
 class Problem(BaseModel):

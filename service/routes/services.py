@@ -17,6 +17,7 @@ from service.store.selector import Ref
 from service.store.watcher import Watcher
 from service.tasks.embedding_cache import EmbeddingCache
 from service.tasks.lifecycle import Lifecycle
+from service.tasks.shadow import Comparisons
 from service.tasks.text_classification import Classification, TextItem, TextRequest
 from service.tasks.vqa import VqaAnswer, VqaItem, VqaRequest
 
@@ -44,6 +45,7 @@ class Services:
     vqa: Pipeline[VqaRequest, VqaItem, VqaAnswer]
     lifecycle: Lifecycle
     watcher: Watcher
+    comparisons: Mapping[str, Comparisons]
     caches: Mapping[str, EmbeddingCache[Any]]
     base_model: str
     lifetime: Lifetime

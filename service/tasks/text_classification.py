@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,9 @@ from service.store.bundle import TEXT_CLASSIFICATION, Bundle
 from service.store.registry import Registry
 from service.store.selector import Ref
 from service.tasks.inputs import check_texts, place
-from service.tasks.lease import lease
+from service.tasks.lease import Lease, Lessor
 from service.tasks.residency import OnDevice, Residency
+from service.tasks.shadow import Comparisons, Shadow
 
 SHOWN = len("sha256:") + 12
 TENSOR_BYTES = 1024  # of Python's objects around a small tensor
@@ -31,6 +33,7 @@ class TextRequest:
     adapters: Sequence[str]
     truncate: bool = True
     top_k: int | None = None
+    routing_key: str | None = None
 
     @property
     def rows(self) -> int:
@@ -70,11 +73,12 @@ class TextItem:
     ref: Ref
     resident: Resident
     top_k: int | None
+    shadow: Shadow[Resident] | None = None
 
     @property
     def tokens(self) -> int:
-        """The row's cost in a batch."""
-        return len(self.ids)
+        """The row's cost in a batch, with that of its shadow."""
+        return len(self.ids) * (1 if self.shadow is None else 2)
 
     @property
     def share(self) -> str:
@@ -84,9 +88,10 @@ class TextItem:
 
 @dataclass(frozen=True, slots=True)
 class TextBatch:
-    """Rows that share one forward, laid out for it."""
+    """Rows that share one forward, laid out for it: those of the items, then the shadows of those that have one."""
 
     items: Sequence[TextItem]
+    shadowed: Sequence[TextItem]
     batch: Batch
 
 
@@ -117,28 +122,40 @@ class TextClassification:
         *,
         max_chars: int,
     ) -> None:
-        self._classifier, self._tokenizer, self._registry = classifier, tokenizer, registry
+        self._classifier, self._tokenizer = classifier, tokenizer
         self._on_device, self._max_chars = on_device, max_chars
-        self.residency = residency
+        self.residency, self.comparisons = residency, Comparisons()
+        self._lessor: Lessor[Checked, Resident] = Lessor(registry, residency, self.comparisons, TEXT_CLASSIFICATION, self)
 
     def prepare(self, request: TextRequest) -> list[TextItem]:
         """Resolve the adapters and tokenise the texts once for all of them; adapters vary fastest.
 
         Raises :class:`AdapterNotFound`, :class:`InvalidInput` or :class:`TooLarge`, naming the text by its place.
         """
-        worn = [lease(self._registry, self.residency, TEXT_CLASSIFICATION, selector, self) for selector in request.adapters]
+        worn = [self._lessor.lease(selector, request.routing_key) for selector in request.adapters]
         check_texts("text", request.texts, self._max_chars)
         tokenised = self._tokenizer(request.texts)
-        return [self._item(ids, ref, resident, request, number) for number, ids in enumerate(tokenised) for ref, resident in worn]
+        return [self._item(ids, lease, request, number) for number, ids in enumerate(tokenised) for lease in worn]
 
     def collate(self, items: Sequence[TextItem]) -> TextBatch:
         """Lay the rows of a batch out for one forward."""
-        return TextBatch(items, self._classifier.collate([Row(item.ids, item.resident.loaded) for item in items]))
+        shadowed = [item for item in items if item.shadow is not None]
+        beside = [
+            Row(self._cut(item.ids, shadow.loaded.max_length), shadow.loaded.loaded)
+            for item in shadowed
+            if (shadow := item.shadow)
+        ]
+        rows = [Row(item.ids, item.resident.loaded) for item in items]
+        return TextBatch(items, shadowed, self._classifier.collate(rows + beside))
 
     def forward(self, batch: TextBatch) -> list[Classification | Exception]:
         """Answers of a batch, in order; a row whose logits are not finite fails alone."""
+        began = time.monotonic()
         logits = self._classifier.forward(batch.batch)
-        return [_answer(item, row) for item, row in zip(batch.items, logits, strict=True)]
+        answers = [_answer(item, row) for item, row in zip(batch.items, logits, strict=False)]
+        if batch.shadowed:
+            _compare(batch, answers, logits[len(batch.items) :], time.monotonic() - began)
+        return answers
 
     def parse(self, bundle: Bundle) -> Checked:
         """Check a bundle against the base model; raises :class:`AdapterIncompatible` with all faults."""
@@ -171,14 +188,15 @@ class TextClassification:
         """Run the bare base model once: libraries set up their kernels at the first forward."""
         self._classifier.forward(self._classifier.collate([Row(ids, None) for ids in self._tokenizer(GOLDEN)]))
 
-    def _item(self, ids: Sequence[int], ref: Ref, resident: Resident, request: TextRequest, number: int) -> TextItem:
+    def _item(self, ids: Sequence[int], lease: Lease[Resident], request: TextRequest, number: int) -> TextItem:
+        ref, resident = lease.ref, lease.loaded
         truncated = len(ids) > resident.max_length
         if truncated and not request.truncate:
             where = place("text", number, len(request.texts))
             raise InvalidInput(
                 f"{where} has {len(ids)} tokens; {ref} reads {resident.max_length}: shorten it, or leave truncate on"
             )
-        return TextItem(self._cut(ids, resident.max_length), truncated, ref, resident, request.top_k)
+        return TextItem(self._cut(ids, resident.max_length), truncated, ref, resident, request.top_k, lease.shadow)
 
     @staticmethod
     def _cut(ids: Sequence[int], length: int) -> Sequence[int]:
@@ -189,7 +207,27 @@ class TextClassification:
 def _answer(item: TextItem, logits: torch.Tensor) -> Classification | Exception:
     if not bool(torch.isfinite(logits).all()):
         return AdapterIncompatible([f"adapter {item.ref} gave logits that are not finite for this text"])
-    ranked = sorted(zip(item.resident.labels, logits.float().softmax(-1).tolist(), strict=True), key=lambda pair: -pair[1])
+    ranked = _ranked(item.resident, logits)
     scores = dict(ranked[: item.top_k])
     label, score = ranked[0]
     return Classification(label, score, scores, item.ref, item.truncated)
+
+
+def _ranked(resident: Resident, logits: torch.Tensor) -> list[tuple[str, float]]:
+    scores = logits.float().softmax(-1).tolist()
+    return sorted(zip(resident.labels, scores, strict=True), key=lambda pair: -pair[1])
+
+
+def _compare(
+    batch: TextBatch, answers: Sequence[Classification | Exception], logits: Sequence[torch.Tensor], seconds: float
+) -> None:
+    """Hold the shadows' logits against the answers of their rows."""
+    beside = iter(logits)
+    for item, answer in zip(batch.items, answers, strict=True):
+        if item.shadow is None:
+            continue
+        row, tally = next(beside), item.shadow.tally
+        if isinstance(answer, Exception) or not bool(torch.isfinite(row).all()):
+            tally.failed(1)
+        else:
+            tally.compared(answer.label, answer.score, dict(_ranked(item.shadow.loaded, row)), seconds)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import binascii
 import hashlib
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
@@ -22,8 +24,9 @@ from service.store.selector import Ref
 from service.tasks.embedding_cache import EmbeddingCache, Encodable, not_encoded
 from service.tasks.images import decode
 from service.tasks.inputs import check_texts
-from service.tasks.lease import lease
+from service.tasks.lease import Lessor
 from service.tasks.residency import OnDevice, Residency
+from service.tasks.shadow import Comparisons, Shadow
 
 IMAGE_TOKENS = 64  # what a new image costs in a batch, beside a question's tokens: about the ratio of their forwards
 TOP_ANSWERS = 5
@@ -38,6 +41,7 @@ class VqaRequest:
     questions: Sequence[str]
     adapter: str
     top_k: int | None = None
+    routing_key: str | None = None
 
     @property
     def rows(self) -> int:
@@ -68,6 +72,7 @@ class VqaItem:
     ref: Ref
     resident: Resident
     top_k: int | None
+    shadow: Shadow[Resident] | None = None
 
     @property
     def share(self) -> str:
@@ -116,24 +121,28 @@ class VisualQuestionAnswering:
         cache_size: int,
         device: torch.device,
     ) -> None:
-        self._images, self._sentences, self._registry, self._on_device = images, sentences, registry, on_device
+        self._images, self._sentences, self._on_device = images, sentences, on_device
         self._max_chars, self._max_pixels, self._device = max_chars, max_pixels, device
         self.image_cache: EmbeddingCache[Tensor] = EmbeddingCache(cache_size)
         self.question_cache: EmbeddingCache[Sequence[int]] = EmbeddingCache(cache_size)
-        self.residency = residency
+        self.residency, self.comparisons = residency, Comparisons()
+        self._lessor: Lessor[Resident, Resident] = Lessor(registry, residency, self.comparisons, VISUAL_QUESTION_ANSWERING, self)
 
     def prepare(self, request: VqaRequest) -> list[VqaItem]:
         """Resolve the adapter, decode the image unless its embedding is known, tokenise the questions.
 
         Raises :class:`AdapterNotFound`, :class:`InvalidInput`, :class:`TooLarge` or :class:`UnsupportedMedia`.
         """
-        ref, resident = lease(self._registry, self.residency, VISUAL_QUESTION_ANSWERING, request.adapter, self)
+        lease = self._lessor.lease(request.adapter, request.routing_key)
         check_texts("question", request.questions, self._max_chars)
         image, cost = self._image(request.image)
         rows = self._sentences.tokenize(request.questions)
         costs = [len(row) + (0 if place else cost) for place, row in enumerate(rows)]
         questions = [self._question(row) for row in rows]
-        return [VqaItem(image, q, cost, ref, resident, request.top_k) for q, cost in zip(questions, costs, strict=True)]
+        return [
+            VqaItem(image, question, cost, lease.ref, lease.loaded, request.top_k, lease.shadow)
+            for question, cost in zip(questions, costs, strict=True)
+        ]
 
     def collate(self, items: Sequence[VqaItem]) -> VqaBatch:
         """Sort a batch by adapter, find what is new in it, each image and question once, and stack the new images."""
@@ -145,6 +154,7 @@ class VisualQuestionAnswering:
     @torch.inference_mode()
     def forward(self, batch: VqaBatch) -> list[VqaAnswer | Exception]:
         """Answers of a batch, in order: what is new is embedded, then each adapter's head runs on all of its rows."""
+        began = time.monotonic()
         pixels, questions = batch.pixels, batch.questions
         self.image_cache.encode(batch.images, lambda new: self._images.embed(pixels if len(new) == len(pixels) else pixels[new]))
         self.question_cache.encode(questions, lambda new: self._sentences.embed([questions[place].content for place in new]))
@@ -152,7 +162,8 @@ class VisualQuestionAnswering:
         images = torch.stack([row.image.embedding for row in rows]).split_with_sizes(counts)
         asked = torch.stack([row.question.embedding for row in rows]).split_with_sizes(counts)
         logits = [run[0].resident.head.logits(*joined) for run, *joined in zip(batch.runs, images, asked, strict=True)]
-        answers = chain(*map(_answers, batch.runs, logits))
+        answers = list(chain(*map(_answers, batch.runs, logits)))
+        _compare(rows, answers, began)
         return [answer for _, answer in sorted(zip(batch.places, answers, strict=True), key=itemgetter(0))]
 
     def parse(self, bundle: Bundle) -> Resident:
@@ -220,3 +231,21 @@ def _answer(row: VqaItem, is_finite: bool, places: Sequence[int], scores: Sequen
     count, names = row.top_k or TOP_ANSWERS, row.resident.answers
     answers = [(names[place], score) for place, score in zip(places[:count], scores[:count], strict=True)]
     return VqaAnswer(answers[0][0], answers[0][1], answers, row.ref)
+
+
+def _compare(rows: Sequence[VqaItem], answers: Sequence[VqaAnswer | Exception], began: float) -> None:
+    """Let the shadows answer, each all of its rows, and hold that against the answers."""
+    beside = [(row, answer, row.shadow) for row, answer in zip(rows, answers, strict=True) if row.shadow is not None]
+    beside.sort(key=lambda one: id(one[2].loaded))
+    for _, group in groupby(beside, key=lambda one: id(one[2].loaded)):
+        alike = list(group)
+        resident = alike[0][2].loaded
+        images = torch.stack([one[0].image.embedding for one in alike])
+        asked = torch.stack([one[0].question.embedding for one in alike])
+        scores = resident.head.logits(images, asked).softmax(-1)
+        seconds = time.monotonic() - began
+        for (_, answer, shadow), row in zip(alike, scores.tolist(), strict=True):
+            if isinstance(answer, Exception) or not all(map(math.isfinite, row)):
+                shadow.tally.failed(1)
+            else:
+                shadow.tally.compared(answer.answer, answer.score, dict(zip(resident.answers, row, strict=True)), seconds)

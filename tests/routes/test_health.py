@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def test_a_running_server_is_alive_and_ready(server: Server) -> None:
     assert server.client.get("/health/live").json() == {"status": "alive"}
-    assert server.client.get("/health/ready").json() == {"status": "ready"}
+    assert server.client.get("/health/ready").json() == {"status": "ready", "problems": []}
 
 
 def test_metrics_count_requests_by_route_and_status(server: Server) -> None:

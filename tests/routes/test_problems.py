@@ -120,7 +120,7 @@ def test_a_wrong_field_of_a_form_is_400_and_named(server: Server, files: Any, da
     assert_problem(server.client.post("/v1/vqa", files=files, data=data), 400, "bad_request", said)
 
 
-@pytest.mark.parametrize("value", [0, -1, 1.5, "2", True, None, [1], {}])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "2", True, [1], {}])
 def test_an_alias_points_at_a_whole_number(server: Server, value: Any) -> None:
     assert_problem(server.client.put(ALIAS, json={"version": value}), 400, "bad_request", "version must be")
 

@@ -30,6 +30,10 @@ class Postgres:
         """Let it die at once."""
         self._server.get_postmaster_info().process.kill()
 
+    def revive(self) -> None:
+        """Start it again, as an operator would."""
+        self._server.ensure_postgres_running()
+
     def __enter__(self) -> Self:
         return self
 

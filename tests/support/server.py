@@ -17,6 +17,7 @@ import uvicorn
 from service.app import Application, create_app
 from service.settings import Settings
 from service.store.bundle import Bundle
+from service.store.database import FILE
 from service.store.layout import CARD, CONFIG, MANIFEST, WEIGHTS
 
 PARTS = {"adapter_config": CONFIG, "adapter_model": WEIGHTS, "manifest": MANIFEST, "card": CARD}
@@ -88,10 +89,9 @@ class Server:
         return self.client.post(f"/v1/adapters/{name}/versions", files=files, data=data, **options)
 
     def tree(self) -> dict[str, bytes]:
-        """Every file of the adapters' folder, to compare before and after."""
-        return {
-            str(file.relative_to(self.adapters)): file.read_bytes() for file in sorted(self.adapters.rglob("*")) if file.is_file()
-        }
+        """Every file of the adapters' folder but the database, to compare before and after."""
+        files = [file for file in sorted(self.adapters.rglob("*")) if file.is_file() and not file.name.startswith(FILE)]
+        return {str(file.relative_to(self.adapters)): file.read_bytes() for file in files}
 
     def raw(self, request: bytes, seconds: float = 20.0) -> bytes:
         """What the server answers to bytes that no HTTP client would send, up to the end of the connection."""

@@ -11,8 +11,9 @@ from service.store.alias import Target
 from service.store.bundle import TEXT_CLASSIFICATION, Bundle, Manifest
 from service.store.registry import Registry
 from service.store.selector import Ref
-from service.tasks.lease import lease
+from service.tasks.lease import Lessor
 from service.tasks.residency import Residency
+from service.tasks.shadow import Comparisons
 
 
 class Loaded:
@@ -54,7 +55,9 @@ class Swapped:
         return self.registry.store.read(ref)
 
     def lease(self, selector: str) -> tuple[Ref, Loaded]:
-        return lease(self.registry, self.memory, TEXT_CLASSIFICATION, selector, Loader())
+        lessor: Lessor[Loaded, Loaded] = Lessor(self.registry, self.memory, Comparisons(), TEXT_CLASSIFICATION, Loader())
+        lease = lessor.lease(selector)
+        return lease.ref, lease.loaded
 
 
 @pytest.fixture
