@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from typing import Annotated
@@ -28,21 +29,14 @@ IfMatch = Annotated[
 IfNoneMatch = Annotated[str | None, HeaderParameter(name="if-none-match", description="`*` to create the alias only")]
 
 
-@get(
-    PATH,
-    opt={"scope": READ},
-    tags=["aliases"],
-    summary="Show an alias",
-    responses=documented(400, 401, 403, 404, 503),
-    sync_to_thread=True,
-)
-def show_alias(
+@get(PATH, opt={"scope": READ}, tags=["aliases"], summary="Show an alias", responses=documented(400, 401, 403, 404, 503))
+async def show_alias(
     name: FromPath[str], alias: FromPath[str], services: NamedDependency[Services], caller: NamedDependency[Caller]
 ) -> Response[AliasView]:
     """Where it points, its history, and how its shadow compares."""
     caller.check(name)
     registry = services.lifecycle.registry
-    return _shown(name, alias, registry.alias(registry.get(name), alias), services)
+    return await asyncio.to_thread(lambda: _shown(name, alias, registry.alias(registry.get(name), alias), services))
 
 
 @put(
