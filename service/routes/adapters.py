@@ -9,7 +9,9 @@ from litestar.params import FromPath, JSONBody, MultipartBody
 from pydantic import BaseModel, ConfigDict
 
 from service.errors import BadRequest
-from service.routes.guards import DELETE, WRITE, json_only, multipart_only
+from service.routes.caller import Caller
+from service.routes.guards import KEEPS_TO_PREFIX, json_only, multipart_only
+from service.routes.keys import DELETE, READ, WRITE
 from service.routes.problems import documented
 from service.routes.schemas import AdapterList, AdapterView, AliasBody, Model, ModelList, Published, VersionView
 from service.routes.services import Services
@@ -18,7 +20,7 @@ from service.store.registry import Adapter
 from service.store.selector import LIVE, Ref
 from service.tasks.lifecycle import Lifecycle
 
-CHANGED = documented(400, 401, 403, 404, 409, 410, 503, 507)
+CHANGED = documented(400, 401, 403, 404, 409, 410, 429, 503, 507)
 
 
 class Upload(BaseModel):
@@ -33,17 +35,25 @@ class Upload(BaseModel):
     alias: str | None = None
 
 
-@get("/v1/adapters", tags=["adapters"], summary="List the adapters", sync_to_thread=True)
-def list_adapters(services: NamedDependency[Services]) -> AdapterList:
-    """Every adapter with its versions and aliases."""
-    return AdapterList(adapters=[_view(adapter, services.lifecycle) for adapter in services.lifecycle.registry.adapters()])
+@get(
+    "/v1/adapters",
+    opt={"scope": READ, KEEPS_TO_PREFIX: True},
+    tags=["adapters"],
+    summary="List the adapters",
+    responses=documented(400, 401, 403, 429),
+    sync_to_thread=True,
+)
+def list_adapters(services: NamedDependency[Services], caller: NamedDependency[Caller]) -> AdapterList:
+    """Every adapter that the caller may see, with its versions and aliases."""
+    return AdapterList(adapters=[_view(adapter, services.lifecycle) for adapter in _seen(services, caller)])
 
 
 @get(
     "/v1/adapters/{name:str}",
+    opt={"scope": READ},
     tags=["adapters"],
     summary="Show an adapter",
-    responses=documented(400, 401, 404),
+    responses=documented(400, 401, 403, 404, 429),
     sync_to_thread=True,
 )
 def show_adapter(name: FromPath[str], services: NamedDependency[Services]) -> AdapterView:
@@ -57,7 +67,7 @@ def show_adapter(name: FromPath[str], services: NamedDependency[Services]) -> Ad
     guards=[multipart_only],
     tags=["adapters"],
     summary="Upload a version",
-    responses=documented(400, 401, 403, 409, 413, 415, 422, 503, 507),
+    responses=documented(400, 401, 403, 404, 409, 413, 415, 422, 429, 503, 507),
 )
 async def publish(name: FromPath[str], data: MultipartBody[Upload], services: NamedDependency[Services]) -> Response[Published]:
     """Check an adapter completely, store it, and point ``alias`` at it; the same files again are the same version."""
@@ -79,7 +89,7 @@ async def publish(name: FromPath[str], data: MultipartBody[Upload], services: Na
     guards=[json_only],
     tags=["adapters"],
     summary="Point an alias",
-    responses=documented(400, 401, 403, 404, 410, 415, 422, 503, 507),
+    responses=documented(400, 401, 403, 404, 410, 415, 422, 429, 503, 507),
 )
 async def set_alias(
     name: FromPath[str], alias: FromPath[str], data: JSONBody[AliasBody], services: NamedDependency[Services]
@@ -117,13 +127,24 @@ async def delete_version(name: FromPath[str], version: FromPath[int], services: 
     await services.change(lambda: services.lifecycle.delete(name, version))
 
 
-@get("/v1/models", tags=["adapters"], summary="The base model and the live adapters, in vLLM's shape", sync_to_thread=True)
-def list_models(services: NamedDependency[Services]) -> ModelList:
+@get(
+    "/v1/models",
+    opt={"scope": READ, KEEPS_TO_PREFIX: True},
+    tags=["adapters"],
+    summary="The base model and the live adapters, in vLLM's shape",
+    responses=documented(400, 401, 403, 429),
+    sync_to_thread=True,
+)
+def list_models(services: NamedDependency[Services], caller: NamedDependency[Caller]) -> ModelList:
     """The base model has no parent; adapters have it as theirs."""
     base = services.base_model
-    live = [adapter for adapter in services.lifecycle.registry.adapters() if LIVE in adapter.aliases]
+    live = [adapter for adapter in _seen(services, caller) if LIVE in adapter.aliases]
     adapters = [Model(id=adapter.name, root=str(Ref(adapter.name, adapter.aliases[LIVE])), parent=base) for adapter in live]
     return ModelList(data=[Model(id=base, root=base, parent=None), *adapters])
+
+
+def _seen(services: Services, caller: Caller) -> list[Adapter]:
+    return [adapter for adapter in services.lifecycle.registry.adapters() if caller.sees(adapter.name)]
 
 
 async def _part(upload: UploadFile | None, name: str) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from service.errors import AdapterDeleted, AdapterIncompatible, AdapterNotFound, InvalidInput, QuickchangeError, VersionConflict
 from service.store.bundle import Bundle, Manifest
-from service.store.selector import LIVE, VERSION, Ref, split_selector
+from service.store.selector import LIVE, VERSION, Ref, not_found, split_selector
 
 log = logging.getLogger(__name__)
 SHOWN = 20  # names listed in an error
@@ -100,7 +100,7 @@ class Registry:
         """One adapter; raises :class:`AdapterNotFound`, saying which are live."""
         adapter = self._find(name)
         if adapter is None:
-            raise AdapterNotFound(f"no adapter named {name[:80]!r}; live: {self._live()}")
+            raise not_found(name, f"live: {self._live()}")
         return adapter
 
     def manifests(self, adapter: Adapter) -> dict[int, Manifest]:
