@@ -75,11 +75,11 @@ def key_line(owner: str, key: str, scopes: frozenset[str], options: Mapping[str,
             f"owner {owner[:80]!r} is not valid; accepted: one word, at most 80 characters, and not like a key's id"
         )
     given = [f"{name}={value}" for name, value in (options or {}).items() if value is not None]
-    line = " ".join([owner, hashed(key), ",".join(sorted(scopes)), *given])
+    listed = ",".join(sorted(scopes))
+    _scopes(listed)
     for option in given:
         _option(option)
-    parse_line(line)
-    return line
+    return " ".join([owner, hashed(key), listed, *given])
 
 
 def parse_line(line: str) -> ApiKey:
@@ -88,16 +88,14 @@ def parse_line(line: str) -> ApiKey:
     if len(words) < FIELDS or not SHA256.fullmatch(words[1]):
         raise InvalidInput(f"that is not {GRAMMAR}")
     owner, sha256, scopes, *options = words
-    unknown = sorted(set(scopes.split(",")) - set(SCOPES))
-    if unknown:
-        raise InvalidInput(f"scope {unknown[0][:80]!r} is not known; accepted: {', '.join(SCOPES)}")
+    granted = _scopes(scopes)
     found = dict(_option(option) for option in options)
     if len(found) < len(options):
         raise InvalidInput(f"an option is given twice in {' '.join(options)[:200]!r}")
     return ApiKey(
         owner,
         sha256,
-        frozenset(scopes.split(",")),
+        granted,
         found.get("prefix", ""),
         float(found["rate"]) if "rate" in found else None,
         int(found["concurrency"]) if "concurrency" in found else None,
@@ -135,6 +133,14 @@ def parse_keys(file: Path, lines: Sequence[str]) -> tuple[ApiKey, ...]:
             raise StartupError(f"QUICKCHANGE_API_KEYS_FILE={file}: line {number} is not {GRAMMAR}")
         found[key.sha256] = key
     return tuple(found.values())
+
+
+def _scopes(listed: str) -> frozenset[str]:
+    scopes = frozenset(listed.split(","))
+    unknown = sorted(scopes - set(SCOPES))
+    if unknown:
+        raise InvalidInput(f"scope {unknown[0][:80]!r} is not known; accepted: {', '.join(SCOPES)}")
+    return scopes
 
 
 def _option(option: str) -> tuple[str, str]:
