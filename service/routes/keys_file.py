@@ -52,7 +52,7 @@ class KeysFile:
         except StartupError as error:
             if str(error) != self._problem:
                 self._problem = str(error)
-                log.error("%s; the keys read before stay in force", error)
+                log.warning("%s; the keys read before stay in force", error)
         else:
             self._stamp, self._problem = stamp, ""
             log.info("API keys were read again: %d", len(self._keys))
