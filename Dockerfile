@@ -4,11 +4,13 @@
 #   docker build -t quickchange .
 #   docker run --stop-timeout 35 -p 127.0.0.1:8000:8000 -e QUICKCHANGE_INSECURE=true quickchange
 #   docker run --stop-timeout 35 -p 8000:8000 -v adapters:/app/adapters \
-#       -v ./api-keys.txt:/app/api-keys.txt:ro -e QUICKCHANGE_API_KEYS_FILE=/app/api-keys.txt quickchange
+#       -v ./keys:/app/keys:ro -e QUICKCHANGE_API_KEYS_FILE=/app/keys/api-keys.txt quickchange
 #
 # A container has to listen on every address, and without API keys the server refuses that, so that nobody opens the
 # upload of adapters to a network by accident. The first 'docker run' publishes the port to this machine only and says
-# that no keys are wanted; the second is for a network, with keys made by 'quickchange keys OWNER --scope adapters:write'.
+# that no keys are wanted; the second is for a network, with keys made by 'quickchange keys add OWNER --scope predict --file
+# keys/api-keys.txt', once the file belongs to the user 10001. It mounts the folder: a mounted file would stay the old one
+# when keys are added or revoked.
 
 FROM python:3.11-slim AS build
 # For the LoRA kernel; without a compiler the installation goes on, and LoRA runs through torch.

@@ -32,8 +32,9 @@ from service.routes import adapters, aliases, health, text, vqa
 from service.routes.boundary import Boundary
 from service.routes.caller import provide_caller
 from service.routes.direct import Direct
-from service.routes.docs import docs_assets, docs_page
-from service.routes.guards import Access, read_keys
+from service.routes.docs import docs_assets, docs_page, docs_router
+from service.routes.guards import Access, check_scopes
+from service.routes.keys_file import KeysFile
 from service.routes.loop_delay import LoopDelay
 from service.routes.metrics import Metrics
 from service.routes.problems import to_response
@@ -60,9 +61,13 @@ HANDLERS = [
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """The ASGI application and what surrounds it: ``problems`` has a line for each adapter that could not be loaded."""
+    """The ASGI application and what surrounds it: ``problems`` has a line for each adapter that could not be loaded.
+
+    ``framework`` is the application's inside, which knows every route.
+    """
 
     asgi: Boundary
+    framework: Litestar
     services: Services
     problems: list[str]
 
@@ -72,8 +77,8 @@ def create_app(settings: Settings) -> Application:
 
     Raises :class:`StartupError` with one line when a model, a setting or the keys file is not usable.
     """
-    keys = read_keys(settings.api_keys_file)
-    if settings.is_public and not keys and not settings.insecure:
+    keys = KeysFile(settings.api_keys_file) if settings.api_keys_file is not None else None
+    if settings.is_public and keys is None and not settings.insecure:
         raise StartupError(
             f"QUICKCHANGE_HOST={settings.host} is reachable from outside; "
             "set QUICKCHANGE_API_KEYS_FILE, or --insecure to go without keys"
@@ -110,7 +115,7 @@ def create_app(settings: Settings) -> Application:
     access = Access(keys, settings.is_public)
     framework = _litestar(settings, services, metrics, access, compute, threads)
     direct = Direct(framework, services, access, settings.max_body_bytes)
-    return Application(Boundary(direct, metrics, settings.request_timeout), services, problems)
+    return Application(Boundary(direct, metrics, settings.request_timeout), framework, services, problems)
 
 
 def _tasks(
@@ -187,15 +192,15 @@ def _litestar(
             services.lifecycle.registry.close()
 
     uploads = Router("/", route_handlers=[adapters.publish], request_max_body_size=settings.max_adapter_bytes)
-    return Litestar(
+    app = Litestar(
         [*HANDLERS, uploads, docs_assets()],
         dependencies={
             "services": Provide(provide_services, sync_to_thread=False),
-            "caller": Provide(provide_caller, sync_to_thread=False),
             "metrics": Provide(provide_metrics, sync_to_thread=False),
+            "caller": Provide(provide_caller, sync_to_thread=False),
         },
         exception_handlers={Exception: to_response},
-        guards=[access.guard],
+        guards=[access.on_loop],
         before_request=refuse_while_draining,
         lifespan=[lifespan],
         plugins=[PydanticPlugin(validate_strict=True)],  # "1" is no number in JSON
@@ -203,6 +208,8 @@ def _litestar(
         openapi_config=_openapi(),
         logging_config=None,
     )
+    check_scopes(app)
+    return app
 
 
 def _openapi() -> OpenAPIConfig:
@@ -210,7 +217,7 @@ def _openapi() -> OpenAPIConfig:
         title="Quickchange",
         version=version("quickchange"),
         description="One base model in memory; every request wears its own adapter.",
-        path="/schema",
         render_plugins=[docs_page()],
+        openapi_router=docs_router(),
         components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}),
     )

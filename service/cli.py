@@ -1,11 +1,10 @@
-"""The command line: ``quickchange serve``, ``quickchange adapters …`` and ``quickchange keys``."""
+"""The command line: ``quickchange serve``, ``quickchange adapters …`` and ``quickchange keys …``."""
 
 from __future__ import annotations
 
 import inspect
 import logging
 import os
-import secrets
 from collections.abc import Callable
 from contextlib import closing, contextmanager
 from itertools import islice
@@ -14,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from service.cli_keys import keys
+from service.cli_output import console, errors, one_line_errors
 from service.compute import limit_threads
-from service.errors import QuickchangeError
 from service.settings import PREFIX, Bytes, Settings, load_settings
 from service.store.selector import LIVE
 
@@ -35,22 +34,12 @@ app = typer.Typer(
 )
 adapters = typer.Typer(no_args_is_help=True, help="List, show, upload, point and delete the adapters of a running server.")
 app.add_typer(adapters, name="adapters")
-console, errors = Console(highlight=False), Console(stderr=True, highlight=False)
+app.add_typer(keys, name="keys")
 
 Server = Annotated[str, typer.Option("--server", envvar=f"{PREFIX}SERVER", help="address of the server")]
 Key = Annotated[str | None, typer.Option("--key", envvar=f"{PREFIX}API_KEY", help="API key, where the server wants one")]
 SHOWN = 20  # adapters in the table that the server prints
 LOCAL = "http://127.0.0.1:8000"
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """End the command with one line and exit code 1 for an error that somebody caused."""
-    try:
-        yield
-    except QuickchangeError as error:
-        errors.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(1) from None
 
 
 def _serve(**flags: object) -> None:
@@ -199,28 +188,6 @@ def remove(name: str, version: int, server: Server = LOCAL, key: Key = None) -> 
     with _client(server, key) as client:
         client.delete(name, version)
         console.print(f"deleted {name}:{version}")
-
-
-@app.command("keys")
-def make_key(
-    owner: Annotated[str, typer.Argument(help="whose key it is, one word")],
-    scope: Annotated[list[str], typer.Option(help="adapters:write, adapters:delete; repeat for both")],
-    file: Annotated[Path, typer.Option(help="keys file to append to (QUICKCHANGE_API_KEYS_FILE)")] = Path("api-keys.txt"),
-) -> None:
-    """Make an API key: print it once, and append its hash to the keys file."""
-    from service.routes.guards import SCOPES, key_line
-
-    unknown = sorted(set(scope) - set(SCOPES))
-    if unknown or len(owner.split()) != 1:
-        errors.print(
-            f"[bold red]error:[/] {unknown[0] if unknown else owner!r}: expected one word, and scopes out of {', '.join(SCOPES)}"
-        )
-        raise typer.Exit(1)
-    key = secrets.token_urlsafe(32)
-    with file.open("a", encoding="utf-8") as out:
-        out.write(key_line(owner, key, frozenset(scope)) + "\n")
-    file.chmod(0o600)
-    console.print(key, soft_wrap=True)
 
 
 @contextmanager

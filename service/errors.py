@@ -17,7 +17,7 @@
     ├── InvalidInput           readable but wrong
     │   ├── AdapterIncompatible  a broken adapter, or one for another base model
     │   └── RequirementNotMet    a version below what an alias requires
-    ├── Overloaded             the queue is full
+    ├── Overloaded             the queue is full, or an API key's limit reached
     ├── Unavailable            draining or not ready
     ├── DeadlineExceeded       the request took longer than it may
     ├── StoreFull              no space for another adapter version
@@ -57,9 +57,13 @@ class Forbidden(QuickchangeError):
 
 
 class AdapterNotFound(QuickchangeError):
-    """No adapter, alias or version has that name."""
+    """No adapter, alias or version has that name; ``others`` tells of those that there are, to whom may see them all."""
 
     code = "adapter_not_found"
+
+    def __init__(self, said: str, others: str = "") -> None:
+        self.said = said
+        super().__init__(f"{said}; {others}" if others else said)
 
 
 class AdapterDeleted(AdapterNotFound):
@@ -130,10 +134,13 @@ class RequirementNotMet(InvalidInput):
 
 
 class Overloaded(QuickchangeError):
-    """The queue is full; try again after ``retry_after`` seconds."""
+    """The queue is full, or an API key's limit reached; try again after ``retry_after`` seconds."""
 
     code = "overloaded"
-    retry_after = 1
+
+    def __init__(self, said: str, retry_after: int = 1) -> None:
+        self.retry_after = retry_after
+        super().__init__(said)
 
 
 class Unavailable(QuickchangeError):

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from service.cli import app
-from service.routes.guards import DELETE, WRITE, key_line, read_keys
+from service.routes.keys import WRITE, key_line
 from service.settings import Settings
 from service.store.bundle import Bundle
 from service.store.layout import MANIFEST
@@ -121,19 +121,6 @@ def test_no_server_at_the_address_is_one_line() -> None:
     fails(quickchange("adapters", "list", "--server", "not an address"), "not an address")
 
 
-def test_a_key_is_made_once_shown_once_and_kept_as_a_hash(tmp_path: Path) -> None:
-    file = tmp_path / "keys"
-    scopes = ("--scope", WRITE, "--scope", DELETE)
-    key = quickchange("keys", "ann", *scopes, "--file", str(file)).stdout.strip()
-    assert len(key) >= 32 and key not in file.read_text()
-    assert file.stat().st_mode & 0o777 == 0o600
-    assert quickchange("keys", "bob", "--scope", WRITE, "--file", str(file)).stdout.strip() != key
-    assert [(k.owner, k.scopes) for k in read_keys(file)] == [("ann", frozenset({WRITE, DELETE})), ("bob", frozenset({WRITE}))]
-    fails(quickchange("keys", "eve", "--scope", "everything", "--file", str(file)), "everything")
-    fails(quickchange("keys", "two words", "--scope", WRITE, "--file", str(file)), "two words")
-    assert len(read_keys(file)) == 2
-
-
 def test_a_key_opens_a_locked_server(start: Start, folder: Path, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text(key_line("ann", KEY, frozenset({WRITE})))
@@ -157,6 +144,6 @@ def test_help_names_every_setting_with_its_variable_and_default() -> None:
 
 
 def test_every_command_has_help() -> None:
-    for command in (["serve"], ["keys"], ["adapters"], *(["adapters", c] for c in ("list", "show", "push", "alias", "rm"))):
+    for command in (["serve"], ["adapters"], *(["adapters", c] for c in ("list", "show", "push", "alias", "rm"))):
         result = quickchange(*command, "--help")
         assert result.exit_code == 0 and len(result.stdout) > 100

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict
 
 from service.errors import BadRequest
 from service.routes.caller import Caller
-from service.routes.guards import DELETE, READ, WRITE, multipart_only
+from service.routes.guards import KEEPS_TO_PREFIX, multipart_only
+from service.routes.keys import DELETE, READ, WRITE
 from service.routes.problems import documented
 from service.routes.schemas import AdapterList, AdapterView, Model, ModelList, Published, VersionView
 from service.routes.services import Services
@@ -23,7 +24,7 @@ from service.store.selector import LIVE, Ref
 from service.tasks.lifecycle import Lifecycle
 
 MOST_LISTED = 1000
-CHANGED = documented(400, 401, 403, 404, 409, 410, 503, 507)
+CHANGED = documented(400, 401, 403, 404, 409, 410, 429, 503, 507)
 
 
 class Upload(BaseModel):
@@ -40,10 +41,10 @@ class Upload(BaseModel):
 
 @get(
     "/v1/adapters",
-    opt={"scope": READ},
+    opt={"scope": READ, KEEPS_TO_PREFIX: True},
     tags=["adapters"],
     summary="List the adapters",
-    responses=documented(400, 401, 403, 503),
+    responses=documented(400, 401, 403, 429, 503),
     sync_to_thread=True,
 )
 def list_adapters(
@@ -62,12 +63,11 @@ def list_adapters(
     opt={"scope": READ},
     tags=["adapters"],
     summary="Show an adapter",
-    responses=documented(400, 401, 403, 404, 503),
+    responses=documented(400, 401, 403, 404, 429, 503),
     sync_to_thread=True,
 )
-def show_adapter(name: FromPath[str], services: NamedDependency[Services], caller: NamedDependency[Caller]) -> AdapterView:
+def show_adapter(name: FromPath[str], services: NamedDependency[Services]) -> AdapterView:
     """One adapter with its versions and aliases."""
-    caller.check(name)
     return _views([services.lifecycle.registry.get(name)], services.lifecycle)[0]
 
 
@@ -77,13 +77,12 @@ def show_adapter(name: FromPath[str], services: NamedDependency[Services], calle
     guards=[multipart_only],
     tags=["adapters"],
     summary="Upload a version",
-    responses=documented(400, 401, 403, 409, 413, 415, 422, 503, 507),
+    responses=documented(400, 401, 403, 404, 409, 413, 415, 422, 429, 503, 507),
 )
 async def publish(
     name: FromPath[str], data: MultipartBody[Upload], services: NamedDependency[Services], caller: NamedDependency[Caller]
 ) -> Response[Published]:
     """Check an adapter completely, store it, and point ``alias`` at it; the same files again are the same version."""
-    caller.check(name)
     config, weights = await _part(data.adapter_config, "adapter_config"), await _part(data.adapter_model, "adapter_model")
     manifest = await data.manifest.read() if data.manifest else None
     card = (await data.card.read()).decode("utf-8", "replace") if data.card else ""
@@ -107,11 +106,17 @@ async def delete_version(
     name: FromPath[str], version: FromPath[int], services: NamedDependency[Services], caller: NamedDependency[Caller]
 ) -> None:
     """Requests that already hold the version finish with it; its number is never used again."""
-    caller.check(name)
     await services.change(lambda: services.lifecycle.delete(name, version, caller.who))
 
 
-@get("/v1/models", tags=["adapters"], summary="The base model and the live adapters, in vLLM's shape", sync_to_thread=True)
+@get(
+    "/v1/models",
+    opt={"scope": READ, KEEPS_TO_PREFIX: True},
+    tags=["adapters"],
+    summary="The base model and the live adapters, in vLLM's shape",
+    responses=documented(400, 401, 403, 429),
+    sync_to_thread=True,
+)
 def list_models(services: NamedDependency[Services], caller: NamedDependency[Caller]) -> ModelList:
     """The base model has no parent; adapters have it as theirs."""
     base = services.base_model

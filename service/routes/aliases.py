@@ -13,7 +13,8 @@ from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
 from service.errors import BadRequest
 from service.routes.caller import Caller
-from service.routes.guards import DELETE, READ, WRITE, json_only
+from service.routes.guards import KEEPS_TO_PREFIX, json_only
+from service.routes.keys import DELETE, READ, WRITE
 from service.routes.problems import documented
 from service.routes.schemas import AliasBody, AliasView, AuditEntry, AuditLog, Comparison, MoveView
 from service.routes.services import Services
@@ -21,7 +22,7 @@ from service.store.alias import Alias, Target
 
 PATH = "/v1/adapters/{name:str}/aliases/{alias:str}"
 ETAG = re.compile(r'"(?P<generation>[0-9]{1,9})"')
-MOVED = documented(400, 401, 403, 404, 409, 410, 412, 415, 422, 503, 507)
+MOVED = documented(400, 401, 403, 404, 409, 410, 412, 415, 422, 429, 503, 507)
 MOST_ENTRIES = 1000
 IfMatch = Annotated[
     str | None, HeaderParameter(name="if-match", description="the `etag` of an earlier answer; 412 if the alias has moved since")
@@ -29,12 +30,9 @@ IfMatch = Annotated[
 IfNoneMatch = Annotated[str | None, HeaderParameter(name="if-none-match", description="`*` to create the alias only")]
 
 
-@get(PATH, opt={"scope": READ}, tags=["aliases"], summary="Show an alias", responses=documented(400, 401, 403, 404, 503))
-async def show_alias(
-    name: FromPath[str], alias: FromPath[str], services: NamedDependency[Services], caller: NamedDependency[Caller]
-) -> Response[AliasView]:
+@get(PATH, opt={"scope": READ}, tags=["aliases"], summary="Show an alias", responses=documented(400, 401, 403, 404, 429, 503))
+async def show_alias(name: FromPath[str], alias: FromPath[str], services: NamedDependency[Services]) -> Response[AliasView]:
     """Where it points, its history, and how its shadow compares."""
-    caller.check(name)
     registry = services.lifecycle.registry
     return await asyncio.to_thread(lambda: _shown(name, alias, registry.alias(registry.get(name), alias), services))
 
@@ -57,7 +55,6 @@ async def set_alias(
     if_none_match: IfNoneMatch = None,
 ) -> Response[AliasView]:
     """The next request for the alias is answered by this version, or by one of these in their shares."""
-    caller.check(name)
     target, expected = Target(data.shares(), data.shadow), _expected(if_match, if_none_match)
 
     def change() -> Response[AliasView]:
@@ -76,7 +73,6 @@ async def roll_back(
     if_match: IfMatch = None,
 ) -> Response[AliasView]:
     """It points where it did before its last move; once more, and it goes back one step more."""
-    caller.check(name)
 
     def change() -> Response[AliasView]:
         moved = services.lifecycle.roll_back(name, alias, expected=_expected(if_match, None), who=caller.who)
@@ -90,16 +86,15 @@ async def remove_alias(
     name: FromPath[str], alias: FromPath[str], services: NamedDependency[Services], caller: NamedDependency[Caller]
 ) -> None:
     """The adapter is not selected by it any more; a version that no alias points at can be deleted."""
-    caller.check(name)
     await services.change(lambda: services.lifecycle.registry.remove_alias(name, alias, caller.who))
 
 
 @get(
     "/v1/audit",
-    opt={"scope": READ},
+    opt={"scope": READ, KEEPS_TO_PREFIX: True},
     tags=["adapters"],
     summary="Who changed what",
-    responses=documented(400, 401, 403, 503),
+    responses=documented(400, 401, 403, 429, 503),
     sync_to_thread=True,
 )
 def audit(

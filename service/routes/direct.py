@@ -18,6 +18,7 @@ from service.engine.pipeline import Pipeline
 from service.errors import Overloaded, TooLarge
 from service.routes import text, vqa
 from service.routes.asgi import App, Receive, Reply, Scope, Send, header
+from service.routes.caller import caller_of
 from service.routes.guards import Access, Connection
 from service.routes.problems import BODY_TOO_LARGE, refuse
 from service.routes.schemas import Body
@@ -34,7 +35,7 @@ class Direct:
     """
 
     def __init__(self, framework: App, services: Services, access: Access, max_body_bytes: int) -> None:
-        self._framework, self._lifetime = framework, services.lifetime
+        self._framework, self._lifetime, self._access = framework, services.lifetime, access
         runs: list[tuple[HTTPRouteHandler, Answer, Pipeline[Any, Any, Any]]] = [
             (text.sentiment, _json(text.sentiment, services), services.text),
             (text.classify, _json(text.classify, services), services.text),
@@ -47,7 +48,13 @@ class Direct:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or hand it on."""
+        """Answer a request, or hand it on; either way, tell when it is over."""
+        try:
+            await self._serve(scope, receive, send)
+        finally:
+            self._access.end(scope)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope.get("path", "")
         if path not in self._runs or scope["method"] != "POST":
             await self._framework(scope, receive, send)
@@ -65,10 +72,10 @@ class Direct:
 
 
 def _json(handler: HTTPRouteHandler, services: Services) -> Answer:
-    """What a handler that takes ``data`` and ``services`` answers, called as the framework would call it."""
+    """What a handler that takes ``data``, ``services`` and ``caller`` answers, called as the framework would call it."""
     call = cast("Callable[..., Awaitable[Response[Any]]]", handler.fn)
     body = cast("type[Body]", get_type_hints(handler.fn)["data"])
-    return lambda _, data: call(data=body.read(data), services=services)
+    return lambda connection, data: call(data=body.read(data), services=services, caller=caller_of(connection.scope))
 
 
 class _Run:

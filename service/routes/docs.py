@@ -9,9 +9,10 @@ from litestar import Router
 from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.static_files import create_static_files_router
 
-from service.routes.guards import PUBLIC
+from service.routes.keys import PUBLIC
 
-ASSETS = "/schema/assets"
+PAGE = "/schema"
+ASSETS = f"{PAGE}/assets"
 PACKAGE = "flask_openapi_swagger"  # carries Swagger UI's distribution; its Flask part is not used
 
 
@@ -24,6 +25,11 @@ def docs_page() -> SwaggerRenderPlugin:
         css_url=f"{ASSETS}/css/swagger-ui.css",
         favicon="",
     )
+
+
+def docs_router() -> Router:
+    """Where the page and the description that it shows are served, to everybody."""
+    return Router(PAGE, route_handlers=[], opt={"scope": PUBLIC}, include_in_schema=False)
 
 
 def docs_assets() -> Router:

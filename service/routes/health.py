@@ -5,8 +5,9 @@ from __future__ import annotations
 from litestar import Response, get
 from litestar.di import NamedDependency
 
-from service.routes.guards import PUBLIC
+from service.routes.keys import PUBLIC, READ
 from service.routes.metrics import Metrics
+from service.routes.problems import documented
 from service.routes.schemas import Health, Readiness
 from service.routes.services import Services
 
@@ -25,7 +26,15 @@ def ready(services: NamedDependency[Services]) -> Readiness:
     return Readiness(status="degraded" if problems else "ready", problems=problems)
 
 
-@get("/metrics", tags=["health"], summary="Prometheus metrics", media_type="text/plain; version=0.0.4", sync_to_thread=False)
+@get(
+    "/metrics",
+    opt={"scope": READ},
+    tags=["health"],
+    summary="Prometheus metrics",
+    media_type="text/plain; version=0.0.4",
+    responses=documented(401, 403, 429),
+    sync_to_thread=False,
+)
 def metrics(metrics: NamedDependency[Metrics]) -> Response[bytes]:
     """Requests, failures, batches, queues, adapters in memory, caches, the event loop's delay, the process."""
     return Response(metrics.render())

@@ -13,6 +13,7 @@ from litestar.openapi.datastructures import ResponseSpec
 
 from service import errors
 from service.routes.asgi import PROBLEM, Reply, Scope
+from service.routes.caller import CALLER, Caller
 from service.routes.schemas import Problem
 from service.wording import describe
 
@@ -62,7 +63,7 @@ def refuse(error: Exception, scope: Scope) -> Reply:
     scope[PROBLEM] = known.code
     status = STATUS[known.code]
     faults = list(known.faults) if isinstance(known, errors.AdapterIncompatible) else None
-    problem = Problem(title=HTTPStatus(status).phrase, status=status, code=known.code, detail=str(known), faults=faults)
+    problem = Problem(title=HTTPStatus(status).phrase, status=status, code=known.code, detail=_told(known, scope), faults=faults)
     retry = getattr(known, "retry_after", None)
     headers = {"retry-after": str(retry)} if retry is not None else {}
     if status == HTTPStatus.UNAUTHORIZED:
@@ -74,6 +75,14 @@ def to_response(request: Request[Any, Any, Any], error: Exception) -> Response[b
     """:func:`refuse` for the framework."""
     reply = refuse(error, cast("Scope", request.scope))
     return Response(reply.body, status_code=reply.status, headers=reply.headers, media_type=reply.kind)
+
+
+def _told(error: errors.QuickchangeError, scope: Scope) -> str:
+    """The error's text, without the names of adapters that its caller may not know of."""
+    caller: Caller | None = scope.get(CALLER)
+    if isinstance(error, errors.AdapterNotFound) and caller is not None and caller.prefix:
+        return error.said
+    return str(error)
 
 
 def _translate(error: Exception) -> errors.QuickchangeError | None:

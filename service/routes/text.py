@@ -10,7 +10,9 @@ from litestar.di import NamedDependency
 from litestar.openapi.spec import Example
 from litestar.params import Body
 
-from service.routes.guards import json_only
+from service.routes.caller import Caller
+from service.routes.guards import KEEPS_TO_PREFIX, json_only
+from service.routes.keys import PREDICT
 from service.routes.problems import documented
 from service.routes.schemas import ClassifyBody, SentimentBody, TextResult, TextResults
 from service.routes.services import Services, respond
@@ -22,42 +24,47 @@ CLASSIFY = Body(
         Example(summary="one text, two adapters", value={"text": "Oh great, another Monday", "adapters": ["irony", "emotion"]})
     ]
 )
-ERRORS = documented(400, 401, 404, 410, 413, 415, 422, 429, 503, 504)
+ERRORS = documented(400, 401, 403, 404, 410, 413, 415, 422, 429, 503, 504)
 
 
 @post(
     "/v1/sentiment",
     status_code=200,
+    opt={"scope": PREDICT, KEEPS_TO_PREFIX: True},
     guards=[json_only],
     tags=["predict"],
     summary="Classify the sentiment of a text",
     responses=ERRORS,
 )
 async def sentiment(
-    data: Annotated[SentimentBody, SENTIMENT], services: NamedDependency[Services]
+    data: Annotated[SentimentBody, SENTIMENT], services: NamedDependency[Services], caller: NamedDependency[Caller]
 ) -> Response[TextResult | TextResults]:
     """One text gives one result, ``texts`` give a list; any text adapter may be named."""
-    request = TextRequest(data.all_texts(), [data.adapter], data.truncate, data.top_k)
-    return await _classify(request, services, single=data.text is not None)
+    request = TextRequest(data.all_texts(), [data.adapter], data.truncate, data.top_k, caller.routing_key)
+    return await _classify(request, services, caller, single=data.text is not None)
 
 
 @post(
     "/v1/classify",
     status_code=200,
+    opt={"scope": PREDICT, KEEPS_TO_PREFIX: True},
     guards=[json_only],
     tags=["predict"],
     summary="Classify texts by any adapters",
     responses=ERRORS,
 )
 async def classify(
-    data: Annotated[ClassifyBody, CLASSIFY], services: NamedDependency[Services]
+    data: Annotated[ClassifyBody, CLASSIFY], services: NamedDependency[Services], caller: NamedDependency[Caller]
 ) -> Response[TextResult | TextResults]:
     """One text through one adapter gives one result; several of either give a list."""
-    request = TextRequest(data.all_texts(), data.all_adapters(), data.truncate, data.top_k)
-    return await _classify(request, services, single=data.text is not None and data.adapter is not None)
+    request = TextRequest(data.all_texts(), data.all_adapters(), data.truncate, data.top_k, caller.routing_key)
+    return await _classify(request, services, caller, single=data.text is not None and data.adapter is not None)
 
 
-async def _classify(request: TextRequest, services: Services, *, single: bool) -> Response[TextResult | TextResults]:
+async def _classify(
+    request: TextRequest, services: Services, caller: Caller, *, single: bool
+) -> Response[TextResult | TextResults]:
+    caller.check(*request.adapters)
     services.check_batch(request.rows)
     answer = await services.text.run(request)
     results = _results(answer.outputs)

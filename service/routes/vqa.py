@@ -14,8 +14,10 @@ from pydantic import ValidationError
 
 from service.errors import BadRequest, UnsupportedMedia
 from service.routes.asgi import header
+from service.routes.caller import caller_of
 from service.routes.form import read_form
-from service.routes.guards import Connection, content_type
+from service.routes.guards import KEEPS_TO_PREFIX, Connection, content_type
+from service.routes.keys import PREDICT
 from service.routes.problems import documented
 from service.routes.schemas import ScoredAnswer, VqaBody, VqaResult, VqaResults, faults_of
 from service.routes.services import Services, respond
@@ -62,10 +64,11 @@ class _VqaOperation(Operation):
 @post(
     "/v1/vqa",
     status_code=200,
+    opt={"scope": PREDICT, KEEPS_TO_PREFIX: True},
     operation_class=_VqaOperation,
     tags=["predict"],
     summary="Answer a question about an image",
-    responses=documented(400, 401, 404, 410, 413, 415, 422, 429, 503, 504),
+    responses=documented(400, 401, 403, 404, 410, 413, 415, 422, 429, 503, 504),
 )
 async def vqa(request: Request[Any, Any, Any], services: NamedDependency[Services]) -> Response[VqaResult | VqaResults]:
     """One question gives one result, ``questions`` give a list; the image is encoded once."""
@@ -75,9 +78,11 @@ async def vqa(request: Request[Any, Any, Any], services: NamedDependency[Service
 async def answer(connection: Connection, body: bytes, services: Services) -> Response[VqaResult | VqaResults]:
     """What the handler answers to these bytes."""
     image, asked = _read(connection, body)
+    caller = caller_of(connection.scope)
+    caller.check(asked.adapter)
     questions = asked.all_questions()
     services.check_batch(len(questions))
-    found = await services.vqa.run(VqaRequest(image, questions, asked.adapter, asked.top_k))
+    found = await services.vqa.run(VqaRequest(image, questions, asked.adapter, asked.top_k, caller.routing_key))
     results = [_result(output) for output in found.outputs]
     content: VqaResult | VqaResults = results[0] if asked.question is not None else VqaResults(results=results)
     return respond(content, found, [output.ref for output in found.outputs])

@@ -10,7 +10,7 @@ from itertools import islice
 from service.errors import AdapterDeleted, AdapterNotFound, InvalidInput, VersionConflict
 from service.store.alias import Alias
 from service.store.records import Adapter
-from service.store.selector import LIVE, VERSION, Ref, split_selector
+from service.store.selector import LIVE, VERSION, Ref, not_found, split_selector
 
 SHOWN = 20  # names listed in an error
 
@@ -47,7 +47,7 @@ class Index:
         """One adapter; raises :class:`AdapterNotFound`, saying which are live."""
         adapter = self._adapters.get(name)
         if adapter is None:
-            raise AdapterNotFound(f"no adapter named {name[:80]!r}; live: {self.live()}")
+            raise not_found(name, f"live: {self.live()}")
         return adapter
 
     def resolve(self, selector: str, routing_key: str | None = None) -> Ref:

@@ -26,7 +26,7 @@ from service.store.index import Index, check_existing, check_task, listed
 from service.store.location import open_files
 from service.store.reconcile import Store, reconcile
 from service.store.records import AT_ONCE, DELETED, QUARANTINED, READY, ROLLED_BACK, Adapter, Change, Records
-from service.store.selector import Ref
+from service.store.selector import Ref, not_found
 
 log = logging.getLogger(__name__)
 FEW = 20  # adapters whose folders are looked through before others may change something
@@ -210,7 +210,7 @@ class Registry(Index):
             change = changes(name)
             adapter = change.adapter()
             if not adapter.changed:
-                raise AdapterNotFound(f"no adapter named {name[:80]!r}; live: {self.live()}")
+                raise not_found(name, f"live: {self.live()}")
             present = adapter.aliases.get(alias)
             generation = present.generation if present else 0
             if expected is not None and expected != generation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from service.errors import InvalidInput
+from service.errors import AdapterNotFound, InvalidInput
 
 LIVE = "live"
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -29,6 +29,11 @@ def check_name(value: str, what: str = "adapter name") -> str:
     if not NAME.fullmatch(value):
         raise InvalidInput(f"{what} {value[:80]!r} is not valid; accepted: {NAME_RULE}")
     return value
+
+
+def not_found(name: str, others: str = "") -> AdapterNotFound:
+    """The error for a name that no adapter has, or none that the caller may know of."""
+    return AdapterNotFound(f"no adapter named {name[:80]!r}", others)
 
 
 def split_selector(selector: str) -> tuple[str, str | None, str | None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from service.routes.guards import WRITE, key_line
+from service.routes.keys import PREDICT, WRITE, key_line
 from service.store.bundle import Bundle
 from tests.support.images import image_file
 from tests.support.problems import assert_problem
@@ -88,7 +88,7 @@ def test_content_types_are_those_of_the_framework(server: Server, kind: str | No
 @pytest.mark.parametrize("end", ["", "/"])
 def test_keys_are_asked_for_on_a_public_address(start: Start, tmp_path: Path, bundles: dict[str, Bundle], end: str) -> None:
     keys = tmp_path / "keys"
-    keys.write_text(key_line("ann", "ann-key", frozenset({WRITE})))
+    keys.write_text(key_line("ann", "ann-key", frozenset({PREDICT, WRITE})))
     server, ours = start(host="0.0.0.0", api_keys_file=keys), {"authorization": "Bearer ann-key"}
     server.publish("sentiment", bundles["sentiment"], headers=ours)
     for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": "Basic ann-key"}):

@@ -82,6 +82,7 @@ def test_while_the_registry_is_locked_answers_go_on_and_changes_are_503(start: S
     assert server.client.put("/v1/adapters/mood/aliases/live", json={"version": 1}).status_code == 200
 
 
+@pytest.mark.filterwarnings("ignore:.*unclosed <socket")  # which the driver leaves when nobody answers
 def test_while_postgresql_is_dead_answers_go_on_and_all_is_well_when_it_is_back(
     start: Start, bundles: dict[str, Bundle], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

