@@ -113,7 +113,7 @@ def _registry(settings: Settings) -> Registry:
     try:
         return Registry(files)
     except Unavailable as error:
-        raise StartupError(str(error)) from None
+        raise StartupError(f"QUICKCHANGE_STORE_URL={settings.store_url or settings.adapters_dir}: {error}") from None
 
 
 def _tasks(
