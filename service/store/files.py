@@ -78,7 +78,7 @@ class ObjectStore:
                 raise  # what is there is not ours
             except Exception:
                 with suppress(OSError):
-                    self._remove(self._files(_path(ref)))
+                    self._remove(self._of(ref))
                 raise
 
     def delete(self, ref: Ref) -> None:
@@ -87,7 +87,7 @@ class ObjectStore:
         Raises :class:`Unavailable` when the store does not answer; asking again removes the rest.
         """
         with _changing(ref):
-            self._remove(self._files(_path(ref)))
+            self._remove(self._of(ref))
 
     def sweep(self, name: str) -> None:
         """Remove what interrupted changes of an adapter have left; nothing of a complete version."""
@@ -125,7 +125,9 @@ class ObjectStore:
         files: dict[str, Data] = {}
         for name in (CONFIG, WEIGHTS, CARD):
             with suppress(FileNotFoundError):
-                files[name] = self.objects.get(_path(ref, name))
+                data = self.objects.get(_path(ref, name))
+                if data or name != CARD:  # an empty card is none
+                    files[name] = data
         needed = (CONFIG, WEIGHTS, CARD) if CARD in described else (CONFIG, WEIGHTS)
         if missing := [name for name in needed if name not in files]:
             raise AdapterIncompatible([f"no {name} in the bundle" for name in missing])
@@ -143,7 +145,7 @@ class ObjectStore:
         self.objects.settle(_path(ref))
 
     def _sweep(self, name: str, unwanted: int | None = None) -> None:
-        paths = self._files(check_name(name))
+        paths = self._files(name)
         whole = _whole(paths) - {unwanted}
         self._remove([path for path in paths if _is_left_over(path, whole)])
 
@@ -153,11 +155,15 @@ class ObjectStore:
             if some:
                 self.objects.remove(some)
 
-    def _files(self, folder: str) -> list[str]:
+    def _files(self, name: str) -> list[str]:
         try:
-            return self.objects.files(folder)
+            return self.objects.files(check_name(name))
         except FileNotFoundError:
             return []
+
+    def _of(self, ref: Ref) -> list[str]:
+        """What is in a version's place, be it a folder or a link planted there."""
+        return [path for path in self._files(ref.name) if f"{path}/".startswith(f"{_path(ref)}/")]
 
 
 def _path(ref: Ref, *file: str) -> str:

@@ -58,7 +58,7 @@ def _folder(root: Path, shown: str) -> ObjectStore:
 
 
 def _bucket(parts: SplitResult, shown: str) -> Bucket:
-    if "@" in parts.netloc:
+    if "@" in parts.netloc + parts.path:
         raise _wrong(shown, "credentials belong into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
     if not BUCKET.fullmatch(parts.netloc):
         raise _wrong(shown, f"{parts.netloc[:80]!r} is no name of a bucket")
