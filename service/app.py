@@ -28,7 +28,7 @@ from service.models.sources import locate
 from service.models.text_classifier import TextClassifier
 from service.models.text_encoder import TextEncoder, load_base
 from service.models.tokenizer import TextTokenizer
-from service.routes import adapters, health, text, vqa
+from service.routes import adapters, files, health, text, vqa
 from service.routes.boundary import Boundary
 from service.routes.direct import Direct
 from service.routes.docs import docs_assets, docs_page
@@ -52,6 +52,7 @@ EAGER_SECONDS = 0.3  # of loading adapters before the first request is taken; th
 HANDLERS = [
     text.sentiment, text.classify, vqa.vqa, adapters.list_adapters, adapters.show_adapter,  adapters.set_alias,
     adapters.remove_alias, adapters.delete_version, adapters.list_models, health.live, health.ready, health.metrics,
+    files.version_file,
 ]  # fmt: skip
 
 

@@ -170,20 +170,22 @@ class AdapterView(BaseModel):
 
 
 class AdapterList(BaseModel):
-    """Every adapter that the server knows."""
+    """Adapters by name; ``next`` is what to ask for ``after`` to get those that follow."""
 
     adapters: list[AdapterView]
+    next: str | None = None
 
 
 class Published(BaseModel):
-    """The version that an upload became, or already was."""
+    """The version that an upload became, or already was; a dry run becomes none."""
 
     name: str
-    version: int
+    version: int | None
     digest: str
     task: str
     labels: list[str]
     aliases: dict[str, int]
+    dry_run: bool = False
 
 
 class Model(BaseModel):
