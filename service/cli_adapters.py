@@ -12,7 +12,7 @@ import typer
 from service.cli_output import EXIT_CODES, AsJson, Key, Server, console, one_line_errors, print_json
 from service.cli_tables import adapters_table, alias_table, aliases_table, audit_table, points_at, published_line, versions_table
 from service.client import Client, calls
-from service.client.calls import Call
+from service.client.call import Call
 from service.client.transport import LOCAL
 from service.routes.schemas import AdapterList, AdapterView, Published
 from service.routes.views import AliasView, AuditEntry

@@ -11,7 +11,7 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 import httpx
 
 from service.client import calls, flows
-from service.client.calls import Call
+from service.client.call import Call
 from service.client.retries import Outcome
 from service.client.transport import LOCAL, options, request, retries, settle
 from service.routes.schemas import AdapterView

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from service.client import calls
-from service.client.calls import Call
+from service.client.call import Call
 from service.client.failures import ServerError
 from service.client.folders import check_absent, write_folder
 from service.errors import AdapterNotFound

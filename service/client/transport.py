@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from service.client.calls import Call
+from service.client.call import Call
 from service.client.failures import refusal, unreachable
 from service.client.retries import Outcome, Retries
 from service.errors import InvalidInput

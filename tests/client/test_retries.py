@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -14,13 +13,6 @@ import pytest
 from service.client import AsyncClient, Client, ServerError
 from service.client.retries import FIRST, LONGEST, UNANSWERED, Retries
 from tests.support.contract import ContractServer, Reply, problem
-
-
-@pytest.fixture
-def contract() -> Iterator[ContractServer]:
-    with ContractServer() as running:
-        running.adapters["irony"] = [1, 2]
-        yield running
 
 
 def busy(status: int, retry_after: str | None) -> httpx.Response:
