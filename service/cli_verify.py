@@ -51,7 +51,7 @@ def _verify(settings: Settings, versions: Sequence[str], *, files_only: bool) ->
         if not files_only:
             towers = settings.image_encoder, settings.sentence_encoder
             models = stack.enter_context(Models(settings.base_model, *towers, settings.max_lora_rank))
-        for candidate in track(candidates, "checking …", console=errors, transient=True):
+        for candidate in track(candidates, "checking …", console=errors, transient=True, disable=not errors.is_terminal):
             yield verify(candidate, models)
 
 

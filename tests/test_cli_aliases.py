@@ -55,7 +55,7 @@ def test_rules_are_sent_as_the_server_reads_them(contract: ContractServer) -> No
         (("--split", ""), "expected each version once"),
         (("1", "--require", "macro_f1"), "'macro_f1': expected METRIC>=ALIAS or METRIC>=0.8"),
         (("1", "--require", "macro_f1<=0.8"), "expected METRIC>=ALIAS"),
-        (("one",), "'one' is not a valid int"),
+        (("one",), "Invalid value for 'version'"),
     ],
 )
 def test_a_command_that_is_wrong_exits_with_2(contract: ContractServer, arguments: tuple[str, ...], said: str) -> None:
@@ -99,7 +99,7 @@ def test_a_dry_run_publishes_nothing(contract: ContractServer, tmp_path_factory:
     folder.mkdir()
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         (folder / name).write_bytes(b"{}")
-    answer = {
+    answer: dict[str, object] = {
         "name": "sarcasm", "version": None, "digest": "sha256:" + "a" * 64, "task": "text-classification", "labels": ["a", "b"],
         "aliases": {}, "dry_run": True,
     }  # fmt: skip

@@ -9,8 +9,8 @@ import pytest
 
 from service.store.bundle import Bundle
 from service.store.layout import CONFIG, MANIFEST, WEIGHTS
+from tests.support.bundles import text_bundle
 from tests.support.command import fails, quickchange, words
-from tests.support.traffic import overflowing_bundle
 from training.bundles import write_bundle
 
 
@@ -49,7 +49,7 @@ def test_what_an_upload_would_refuse_is_found(adapters: Path, flags: list[str], 
     (adapters / "irony" / "1" / MANIFEST).write_text(
         json.dumps({"task": "text-classification", "labels": ["a", "b"], "max_length": 64})
     )
-    write_bundle(overflowing_bundle(tiny_base, "good", ["bad"]), adapters / "loud" / "1")
+    write_bundle(text_bundle(tiny_base, ["a", "b"], scale=1e30), adapters / "loud" / "1")
     code, found = verify(*flags)
     assert code == 1 and not found["irony:2"] and not found["vqa:1"]
     assert len(found["irony:1"]) >= 2 and all("lora" in fault for fault in found["irony:1"])
@@ -89,8 +89,8 @@ def test_what_to_check_is_an_adapter_a_version_or_any_folder(
         ([str(tmp_path / "runs")], [str(tmp_path / "runs")]),
     ):
         assert verify(*named, *flags, "--files-only") == (0, {name: [] for name in found})
-    for named in ("nope", "irony:7", "./none", str(tmp_path / "nowhere")):
-        fails(quickchange("adapters", "verify", named, *flags), f"{named}: no adapter version there; expected")
+    for wrong in ("nope", "irony:7", "./none", str(tmp_path / "nowhere")):
+        fails(quickchange("adapters", "verify", wrong, *flags), f"{wrong}: no adapter version there; expected")
     fails(quickchange("adapters", "verify", "--adapters-dir", str(tmp_path / "nowhere")), "nowhere: no such folder")
     fails(
         quickchange("adapters", "verify", "--adapters-dir", str(adapters), "--base-model", "./none"),

@@ -144,7 +144,8 @@ def test_a_file_that_is_not_the_manifests_is_refused(contract: ContractServer, a
     contract.first = [Reply(200, cut.body[:-1], cut.headers)]
     with pytest.raises(ServerError, match="did not arrive whole"):
         ask(contract.url, "pull", "irony:1", tmp_path / "new")
-    for sums in ({"../evil": right, CONFIG: right, WEIGHTS: right}, {CONFIG: right}, [], None, 3):
+    wrong: list[object] = [{"../evil": right, CONFIG: right, WEIGHTS: right}, {CONFIG: right}, [], None, 3]
+    for sums in wrong:
         contract.first = files(sums)
         with pytest.raises(ServerError, match="does not describe a version's files"):
             ask(contract.url, "pull", "irony:1", tmp_path / "new")
