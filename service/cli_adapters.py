@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from service.cli_output import EXIT_CODES, AsJson, Key, Server, console, one_line_errors, print_json
-from service.cli_tables import adapters_table, alias_table, aliases_table, audit_table, points_at, published_line, versions_table
+from service.cli_tables import adapters_table, alias_tables, aliases_table, audit_table, points_at, published_line, versions_table
 from service.client import Client, calls
 from service.client.call import Call
 from service.client.transport import LOCAL
@@ -50,7 +50,7 @@ def show(
     with one_line_errors(), Client(server, key) as client:
         adapter, is_alias, alias = name.partition("@")
         if is_alias:
-            _answer(client, calls.alias(adapter, alias), as_json, lambda view: console.print(*alias_table(view), sep="\n"))
+            _answer(client, calls.alias(adapter, alias), as_json, lambda view: console.print(*alias_tables(view), sep="\n"))
         else:
             _answer(client, calls.adapter(adapter), as_json, lambda view: _show_adapter(client, view))
 

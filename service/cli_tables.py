@@ -48,7 +48,7 @@ def aliases_table(aliases: Sequence[AliasView]) -> Table:
     return table
 
 
-def alias_table(view: AliasView) -> list[Table]:
+def alias_tables(view: AliasView) -> list[Table]:
     """Where an alias points, how its shadow compares, and every move of it, the last one first."""
     tables = [aliases_table([view])]
     if view.comparison is not None:

@@ -172,5 +172,7 @@ def keys(settings: Settings) -> Check:
             "keys", "failure", f"QUICKCHANGE_HOST={settings.host} is reachable from outside; set QUICKCHANGE_API_KEYS_FILE"
         )
     if file is None:
-        return Check("keys", "warning" if settings.is_public else "ok", f"none; {settings.host} is open to whoever reaches it")
+        return Check(
+            "keys", "warning" if settings.is_public else "ok", f"none: whoever reaches {settings.host} may change adapters"
+        )
     return Check("keys", "ok", str(file))

@@ -13,20 +13,21 @@ import httpx
 from service.client import calls, flows
 from service.client.call import Call
 from service.client.retries import Outcome
-from service.client.transport import LOCAL, options, request, retries, settle
+from service.client.transport import LOCAL, dress, options, request, retries, settle
 from service.routes.schemas import AdapterView
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
 
-def _method(build: Callable[P, Call[T]]) -> Callable[Concatenate[AsyncClient, P], Awaitable[T]]:
-    """The method that makes the call which ``build`` describes; it may read files, so it is run on a thread."""
+def _method(build: Callable[P, Call[T]], *, reads_files: bool = False) -> Callable[Concatenate[AsyncClient, P], Awaitable[T]]:
+    """The method that makes the call which ``build`` describes, on a thread where it reads files for that."""
 
     async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self.send(await asyncio.to_thread(build, *args, **kwargs))
+        call = await asyncio.to_thread(build, *args, **kwargs) if reads_files else build(*args, **kwargs)
+        return await self.send(call)
 
-    method.__name__, method.__doc__ = build.__name__, build.__doc__
+    dress(method, build)
     return method
 
 
@@ -39,8 +40,8 @@ class AsyncClient:
 
     sentiment, sentiment_many = _method(calls.sentiment), _method(calls.sentiment_many)
     classify, classify_many = _method(calls.classify), _method(calls.classify_many)
-    vqa, vqa_many = _method(calls.vqa), _method(calls.vqa_many)
-    adapter, push, delete = _method(calls.adapter), _method(calls.push), _method(calls.delete)
+    vqa, vqa_many = _method(calls.vqa, reads_files=True), _method(calls.vqa_many, reads_files=True)
+    adapter, push, delete = _method(calls.adapter), _method(calls.push, reads_files=True), _method(calls.delete)
     alias, set_alias = _method(calls.alias), _method(calls.set_alias)
     rollback, remove_alias = _method(calls.rollback), _method(calls.remove_alias)
     audit, ready = _method(calls.audit), _method(calls.ready)

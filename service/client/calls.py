@@ -173,6 +173,10 @@ def ready() -> Call[Readiness]:
 
 
 def _predict(path: str, parse: Callable[[httpx.Response], T], routing_key: str | None, **content: Any) -> Call[T]:
+    if routing_key is not None and not (
+        routing_key.isascii() and routing_key.isprintable() and routing_key == routing_key.strip()
+    ):
+        raise InvalidInput(f"routing key {routing_key[:80]!r} cannot be sent; expected printable ASCII")
     return Call("POST", path, parse, headers={"x-routing-key": routing_key} if routing_key else {}, **content)
 
 

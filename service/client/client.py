@@ -13,7 +13,7 @@ import httpx
 from service.client import calls, flows
 from service.client.call import Call
 from service.client.retries import Outcome
-from service.client.transport import LOCAL, options, request, retries, settle
+from service.client.transport import LOCAL, dress, options, request, retries, settle
 from service.routes.schemas import AdapterView
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ def _method(build: Callable[P, Call[T]]) -> Callable[Concatenate[Client, P], T]:
     def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self.send(build(*args, **kwargs))
 
-    method.__name__, method.__doc__ = build.__name__, build.__doc__
+    dress(method, build)
     return method
 
 

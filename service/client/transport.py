@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -25,6 +27,16 @@ def options(url: str, key: str | None, timeout: float) -> dict[str, Any]:
     if address.scheme not in ("http", "https") or not address.host:
         raise InvalidInput(f"{url!r} is not the address of a server; expected one like {LOCAL}")
     return {"base_url": address, "headers": {"authorization": f"Bearer {key}"} if key else {}, "timeout": timeout}
+
+
+def dress(method: Callable[..., Any], build: Callable[..., Call[Any]]) -> None:
+    """Give a client's method the name, the help and the signature of the call that it makes."""
+    signature = inspect.signature(build)
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    method.__name__, method.__doc__ = build.__name__, build.__doc__
+    method.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[own, *signature.parameters.values()], return_annotation=inspect.Signature.empty
+    )
 
 
 def request(call: Call[Any]) -> dict[str, Any]:

@@ -6,12 +6,13 @@ import base64
 import hashlib
 import json
 import pickle
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from service.client import ServerError
+from service.client import AsyncClient, Client, ServerError
 from service.errors import AdapterNotFound, InvalidInput
 from service.store.bundle import Bundle, read_bundle
 from service.store.layout import CARD, CONFIG, MANIFEST, WEIGHTS
@@ -178,5 +179,16 @@ def test_what_cannot_be_sent_is_refused_here(ask: Ask, tmp_path: Path) -> None:
     for name in ("../x", "Upper", "", "a/b", "a?b"):
         with pytest.raises(InvalidInput, match="is not valid"):
             ask("http://127.0.0.1:9", "adapter", name)
+    for routing_key in ("ä", "a\nb", " a"):
+        with pytest.raises(InvalidInput, match="routing key"):
+            ask("http://127.0.0.1:9", "sentiment", "a", routing_key=routing_key)
     with pytest.raises(InvalidInput, match=f"no {CONFIG} in that folder"):
         ask("http://127.0.0.1:9", "push", tmp_path)
+
+
+def test_both_clients_offer_the_same_and_say_how_it_is_called() -> None:
+    offered = [{name for name in vars(client) if not name.startswith("_")} for client in (Client, AsyncClient)]
+    assert offered[0] == offered[1] >= {"sentiment", "classify", "vqa", "adapters", "push", "pull", "rollback", "audit"}
+    for client in (Client, AsyncClient):
+        assert list(signature(client.push).parameters) == ["self", "folder", "name", "alias", "dry_run"]
+        assert client.push.__name__ == "push" and str(client.push.__doc__).startswith("Upload the bundle")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -10,8 +9,9 @@ from email.utils import format_datetime
 import httpx
 import pytest
 
-from service.client import AsyncClient, Client, ServerError
+from service.client import Client, ServerError
 from service.client.retries import FIRST, LONGEST, UNANSWERED, Retries
+from tests.client.conftest import Ask
 from tests.support.contract import ContractServer, Reply, problem
 
 
@@ -53,22 +53,15 @@ def test_a_lost_answer_is_asked_for_again_only_where_that_changes_nothing_more()
     assert [retries.pause(refused) is None for _ in range(UNANSWERED)] == [False] * (UNANSWERED - 1) + [True]
 
 
-def test_both_clients_wait_as_they_are_told_and_then_get_their_answer(contract: ContractServer) -> None:
-    refusals = [problem(429, "overloaded", "full", retry_after="1"), problem(503, "unavailable", "not now"), Reply(hang_up=True)]
-    contract.first = refusals.copy()
+def test_a_call_waits_as_it_is_told_and_then_gets_its_answer(contract: ContractServer, ask: Ask) -> None:
+    contract.first = [
+        problem(429, "overloaded", "full", retry_after="1"),
+        problem(503, "unavailable", "not now"),
+        Reply(hang_up=True),
+    ]
     start = time.monotonic()
-    with Client(contract.url) as client:
-        assert client.adapter("irony").name == "irony"
+    assert ask(contract.url, "adapter", "irony").name == "irony"
     assert time.monotonic() - start >= 1.4 and len(contract.requests) == 4
-
-    async def ask() -> None:
-        async with AsyncClient(contract.url) as client:
-            assert (await client.adapter("irony")).name == "irony"
-
-    contract.first = refusals.copy()
-    start = time.monotonic()
-    asyncio.run(ask())
-    assert time.monotonic() - start >= 1.4 and len(contract.requests) == 8
 
 
 def test_patience_ends_with_the_servers_own_words(contract: ContractServer) -> None:
