@@ -139,7 +139,7 @@ def remove(name: Name, version: int, server: Server = LOCAL, key: Key = None) ->
 
 @app.command("audit")
 def audit(
-    adapter: Annotated[str | None, typer.Argument(metavar="[NAME]", help="changes of this adapter only")] = None,
+    adapter: Annotated[str | None, typer.Argument(metavar="NAME", help="changes of this adapter only")] = None,
     limit: Annotated[int, typer.Option(help="how many")] = 50,
     before: Annotated[int | None, typer.Option(help="those before the change of this id")] = None,
     server: Server = LOCAL,

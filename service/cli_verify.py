@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @with_flags("adapters_dir", "base_model", "image_encoder", "sentence_encoder", "max_lora_rank")
 def verify(
     versions: Annotated[
-        list[str] | None, typer.Argument(metavar="[FOLDER|NAME|NAME:VERSION]…", help="what to check; else every stored version")
+        list[str] | None, typer.Argument(metavar="FOLDER|NAME|NAME:VERSION", help="what to check; else every stored version")
     ] = None,
     files_only: Annotated[bool, typer.Option("--files-only", help="check files and digests, without loading the models")] = False,
     as_json: AsJson = False,
