@@ -28,7 +28,7 @@ from service.models.sources import locate
 from service.models.text_classifier import TextClassifier
 from service.models.text_encoder import TextEncoder, load_base
 from service.models.tokenizer import TextTokenizer
-from service.routes import adapters, aliases, health, text, vqa
+from service.routes import adapters, aliases, files, health, text, vqa
 from service.routes.boundary import Boundary
 from service.routes.caller import provide_caller
 from service.routes.direct import Direct
@@ -55,7 +55,7 @@ EAGER_SECONDS = 0.3  # of loading adapters before the first request is taken; th
 HANDLERS = [
     text.sentiment, text.classify, vqa.vqa, adapters.list_adapters, adapters.show_adapter, adapters.delete_version,
     adapters.list_models, aliases.show_alias, aliases.set_alias, aliases.roll_back, aliases.remove_alias, aliases.audit,
-    health.live, health.ready, health.metrics,
+    files.version_file, health.live, health.ready, health.metrics,
 ]  # fmt: skip
 
 

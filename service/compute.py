@@ -19,6 +19,11 @@ def limit_threads() -> None:
     os.environ[VARIABLE] = "1"
 
 
+def device_threads() -> int:
+    """How many threads the device thread computes with: every core of the process, or what OMP_NUM_THREADS said at its start."""
+    return _cores
+
+
 def use_all_cores() -> None:
     """Let this thread compute with every core of the process, or as many as OMP_NUM_THREADS said at its start."""
     import torch

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from service.cli import app
 from service.routes.keys import WRITE, key_line
 from service.settings import Settings
-from service.store.bundle import Bundle
+from service.store.bundle import Bundle, read_bundle
 from service.store.layout import MANIFEST
 from tests.support.bundles import text_bundle
+from tests.support.command import fails, quickchange, words
 from tests.support.server import Server
 from training.bundles import write_bundle
 
@@ -23,14 +24,6 @@ if TYPE_CHECKING:
     from tests.conftest import Start
 
 KEY = "a-key-for-the-tests"
-
-
-def quickchange(*arguments: str, **variables: str) -> Result:
-    return CliRunner(env={"COLUMNS": "200", "TERM": "dumb", **variables}).invoke(app, list(arguments))
-
-
-def words(result: Result) -> str:
-    return re.sub(r"[\s│┃]+", " ", result.stdout)
 
 
 @pytest.fixture
@@ -66,39 +59,39 @@ def test_an_adapter_is_named_by_the_option_else_the_manifest_else_the_folder(
     assert quickchange("adapters", "push", str(folder), "--server", live.url).stdout.startswith("sarcasm:1 ")
 
 
-def test_list_and_show_print_what_the_server_has(server: Server) -> None:
+def test_list_prints_what_the_server_has(server: Server) -> None:
     listed = words(quickchange("adapters", "list", "--server", server.url))
     assert "irony text-classification 2 canary → 1, live → 2 2" in listed
     assert "vqa visual-question-answering 1 live → 1 12" in listed
-    shown = words(quickchange("adapters", "show", "irony", "--server", server.url))
-    assert "irony: literal, ironic" in shown and "validation: accuracy 0.500" in shown and "canary" in shown
+    told = json.loads(quickchange("adapters", "list", "--json", "--server", server.url).stdout)
+    assert [adapter["name"] for adapter in told["adapters"]] == ["emotion", "irony", "sentiment", "short", "vqa"]
 
 
 def test_labels_are_printed_as_they_are_whatever_is_in_them(live: Server, tiny_base: Path) -> None:
-    live.publish("odd", text_bundle(tiny_base, ["[/bold]", "[red]"]))
-    assert "odd: [/bold], [red]" in words(quickchange("adapters", "show", "odd", "--server", live.url))
+    live.publish("odd", text_bundle(tiny_base, ["[/bold]", "[red]"]), None)
+    shown = words(quickchange("adapters", "show", "odd", "--server", live.url))
+    assert "odd: [/bold], [red]" in shown and "validation: accuracy 0.500" in shown and "stored" not in shown
 
 
 def test_the_server_may_come_from_the_environment(server: Server) -> None:
     assert quickchange("adapters", "list", QUICKCHANGE_SERVER=server.url).exit_code == 0
 
 
-def test_an_alias_moves_and_a_version_goes(live: Server, bundles: dict[str, Bundle]) -> None:
-    live.publish("irony", bundles["irony"])
-    live.publish("irony", bundles["irony-2"], None)
-    moved = quickchange("adapters", "alias", "irony", "live", "2", "--server", live.url)
-    assert moved.stdout.strip() == "irony@live → 2"
+def test_a_version_goes(live: Server, bundles: dict[str, Bundle]) -> None:
+    live.publish("irony", bundles["irony"], "canary")
+    removed = quickchange("adapters", "unalias", "irony", "canary", "--server", live.url)
+    assert removed.stdout.strip() == "removed irony@canary"
     removed = quickchange("adapters", "rm", "irony", "1", "--server", live.url)
     assert removed.stdout.strip() == "deleted irony:1"
-    assert [v["version"] for v in live.client.get("/v1/adapters/irony").json()["versions"]] == [2]
+    assert live.client.get("/v1/adapters/irony").json()["versions"] == []
 
 
-def fails(result: Result, *said: str) -> None:
-    assert result.exit_code == 1
-    assert result.stderr.count("\n") == 1 and result.stderr.startswith("error: "), result.stderr
-    for part in said:
-        assert part in result.stderr, result.stderr
-    assert not isinstance(result.exception, Exception) or isinstance(result.exception, SystemExit)
+def test_a_version_is_pulled_as_it_was_pushed(live: Server, folder: Path, tmp_path: Path) -> None:
+    pushed = json.loads(quickchange("adapters", "push", str(folder), "--json", "--server", live.url).stdout)
+    pulled = quickchange("adapters", "pull", "sarcasm:1", str(tmp_path / "new"), "--server", live.url)
+    assert pulled.exit_code == 0 and pulled.stdout.strip() == str(tmp_path / "new")
+    assert read_bundle(tmp_path / "new").manifest.digest == pushed["digest"]
+    fails(quickchange("adapters", "pull", "sarcasm:1", str(tmp_path / "new"), "--server", live.url), "is there already")
 
 
 def test_a_refusal_is_one_line_in_the_servers_words(
@@ -144,6 +137,16 @@ def test_help_names_every_setting_with_its_variable_and_default() -> None:
 
 
 def test_every_command_has_help() -> None:
-    for command in (["serve"], ["adapters"], *(["adapters", c] for c in ("list", "show", "push", "alias", "rm"))):
+    adapters = ("list", "show", "push", "pull", "alias", "rollback", "unalias", "rm", "audit", "verify")
+    for command in (["serve"], ["doctor"], ["adapters"], *(["adapters", command] for command in adapters)):
         result = quickchange(*command, "--help")
         assert result.exit_code == 0 and len(result.stdout) > 100
+    for command in ([], ["adapters"]):
+        assert "Exit codes: 0 done; 1 refused or failed, and one line on stderr says why; 2" in words(
+            quickchange(*command, "--help")
+        )
+
+
+def test_shells_can_complete_the_commands() -> None:
+    asked = {"_QUICKCHANGE_COMPLETE": "complete_bash", "COMP_WORDS": "quickchange adapters r", "COMP_CWORD": "2"}
+    assert CliRunner(env=asked).invoke(app, [], prog_name="quickchange").stdout.split() == ["rollback", "rm"]

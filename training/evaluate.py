@@ -21,10 +21,10 @@ from service.errors import QuickchangeError
 from service.store.alias import Target
 from service.store.bundle import TEXT_CLASSIFICATION, Bundle, read_bundle
 from service.store.registry import Registry
+from service.tasks.standalone import text_task
 from service.tasks.text_classification import Classification, TextClassification, TextRequest
 from training.data import DataError, Split, load_text_data
 from training.metrics import classification_metrics
-from training.serving import text_task
 
 T = TypeVar("T")
 BATCH = 32

@@ -15,7 +15,7 @@ from service.errors import QuickchangeError
 from service.store.bundle import TEXT_CLASSIFICATION, read_bundle
 from service.store.registry import Registry
 from service.tasks.lifecycle import Lifecycle
-from training.serving import text_task, vqa_task
+from service.tasks.standalone import text_task, vqa_task
 
 console = Console(highlight=False)
 

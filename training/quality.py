@@ -21,9 +21,9 @@ from rich.table import Table
 from service.errors import QuickchangeError
 from service.models.linear import DTYPES, computes_in
 from service.store.registry import Registry
+from service.tasks.standalone import CPU, text_task
 from training.data import DataError, load_text_data
 from training.evaluate import predict
-from training.serving import CPU, text_task
 from training.train_all import ADAPTERS
 
 LOST, EQUAL = 0.3, 99.0  # points of accuracy at most, per cent of labels at least

@@ -28,11 +28,16 @@ def locate(name: str, setting: str) -> str:
 
         return str(get_model_path())
     folder = Path(name).expanduser()
-    if folder.is_dir() or name.startswith((".", "/", "~")):
+    if not is_hub_id(name):
         if not (folder / "config.json").is_file():
             raise StartupError(f"{setting}={name}: no model there; expected a folder with config.json and model.safetensors")
         return str(folder)
     return _from_hub(name, setting)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a model of this name would have to come from a hub, or its cache."""
+    return name not in PACKAGED_MINILM and not Path(name).expanduser().is_dir() and not name.startswith((".", "/", "~"))
 
 
 def unreadable(name: str, setting: str) -> StartupError:

@@ -16,8 +16,9 @@ from service.routes.caller import Caller
 from service.routes.guards import KEEPS_TO_PREFIX, json_only
 from service.routes.keys import DELETE, READ, WRITE
 from service.routes.problems import documented
-from service.routes.schemas import AliasBody, AliasView, AuditEntry, AuditLog, Comparison, MoveView
+from service.routes.schemas import AliasBody
 from service.routes.services import Services
+from service.routes.views import AliasMove, AliasView, AuditEntry, AuditLog, Comparison
 from service.store.alias import Alias, Target
 
 PATH = "/v1/adapters/{name:str}/aliases/{alias:str}"
@@ -135,7 +136,7 @@ def _shown(name: str, alias: str, at: Alias, services: Services) -> Response[Ali
     target = at.target
     moves = services.lifecycle.registry.records.history(name, alias)
     history = [
-        MoveView(
+        AliasMove(
             generation=move.generation, action=move.action, split=_keyed(move.target.split) if move.target else None,
             shadow=move.target.shadow if move.target else None, who=move.who, at=move.at,
         )

@@ -8,8 +8,9 @@ from litestar.di import NamedDependency
 from service.routes.keys import PUBLIC, READ
 from service.routes.metrics import Metrics
 from service.routes.problems import documented
-from service.routes.schemas import Health, Readiness
+from service.routes.schemas import Health
 from service.routes.services import Services
+from service.routes.views import Readiness
 
 
 @get("/health/live", opt={"scope": PUBLIC}, tags=["health"], summary="Is the process alive?", sync_to_thread=False)

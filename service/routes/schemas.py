@@ -171,62 +171,6 @@ class AliasBody(Body):
         return {self.version: 100} if self.version is not None else {int(key): share for key, share in (self.split or {}).items()}
 
 
-class MoveView(BaseModel):
-    """One move of an alias: where it pointed from then on, by whom and when; no split where it was removed."""
-
-    generation: int
-    action: Annotated[str, Field(description="`set`, `rollback` or `remove`")]
-    split: dict[str, int] | None
-    shadow: int | None
-    who: str
-    at: str
-
-
-class Comparison(BaseModel):
-    """What a shadow answered beside the version that was returned, since this server first saw both."""
-
-    version: int
-    shadow: int
-    rows: int
-    errors: Annotated[int, Field(description="rows for which the shadow had no answer")]
-    agreement: Annotated[float | None, Field(description="part of the rows with the same best label")]
-    score_drift: Annotated[float | None, Field(description="mean distance of the best label's score between the two")]
-    batch_ms: Annotated[float | None, Field(description="mean time of the forwards that both were in")]
-
-
-class AliasView(BaseModel):
-    """Where an alias points, how often it was moved, and its history, the newest move first."""
-
-    adapter: str
-    alias: str
-    generation: int
-    version: Annotated[int, Field(description="the version with the largest share")]
-    split: dict[str, int]
-    shadow: int | None
-    require: dict[str, str]
-    history: list[MoveView]
-    comparison: Comparison | None = None
-
-
-class AuditEntry(BaseModel):
-    """One change: who made it, when, and of what."""
-
-    id: int
-    at: str
-    who: str
-    action: str
-    adapter: str
-    version: int | None
-    alias: str | None
-    detail: str | None
-
-
-class AuditLog(BaseModel):
-    """Changes, the newest first."""
-
-    entries: list[AuditEntry]
-
-
 class VersionView(BaseModel):
     """One immutable version of an adapter."""
 
@@ -259,11 +203,12 @@ class Published(BaseModel):
     """The version that an upload became, or already was."""
 
     name: str
-    version: int
+    version: Annotated[int | None, Field(description="null for a dry run of files that are no version yet")]
     digest: str
     task: str
     labels: list[str]
     aliases: dict[str, int]
+    dry_run: bool = False
 
 
 class Model(BaseModel):
@@ -286,13 +231,6 @@ class Health(BaseModel):
     """Whether the process is alive."""
 
     status: str
-
-
-class Readiness(BaseModel):
-    """Whether the server takes requests: ``ready``, or ``degraded`` while what is loaded answers but changes are not possible."""
-
-    status: str
-    problems: list[str]
 
 
 class Problem(BaseModel):

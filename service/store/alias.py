@@ -8,6 +8,7 @@ import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Self
 
@@ -106,7 +107,7 @@ class Move:
     target: Target | None
     action: str
     who: str
-    at: str
+    at: datetime
 
 
 def check_target(target: Target) -> None:

@@ -62,7 +62,7 @@ class Entry:
     """One line of the audit log."""
 
     id: int
-    at: str
+    at: datetime
     who: str
     action: str
     name: str
@@ -116,7 +116,7 @@ class Records:
         if prefix:
             chosen = chosen.where(func.substr(audit.c.name, 1, len(prefix)) == prefix)
         with self.database.read() as connection:
-            return [Entry(*row) for row in connection.execute(chosen)]
+            return [Entry(row.id, datetime.fromisoformat(row.at), *row[2:]) for row in connection.execute(chosen)]
 
     @contextmanager
     def change(self, who: str) -> Iterator[Callable[[str], Change]]:
@@ -279,4 +279,5 @@ def _alias(generation: int, target: str) -> Alias:
 
 
 def _move(row: Row[Any]) -> Move:
-    return Move(row.generation, Target.load(row.target) if row.target else None, row.action, row.who, row.at)
+    target = Target.load(row.target) if row.target else None
+    return Move(row.generation, target, row.action, row.who, datetime.fromisoformat(row.at))

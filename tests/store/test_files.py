@@ -15,7 +15,7 @@ from service.store.bundle import TEXT_CLASSIFICATION, Bundle, Manifest
 from service.store.files import ObjectStore
 from service.store.layout import CARD, CONFIG, MANIFEST, WEIGHTS
 from service.store.objects import Objects
-from service.store.registry import Store
+from service.store.reconcile import Store
 from service.store.selector import Ref
 from service.store.weights import Data
 

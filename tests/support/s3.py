@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import boto3  # type: ignore[import-untyped]  # it has no types
+import boto3
 from moto.server import ThreadedMotoServer
 
 BUCKET = "adapters"

@@ -13,9 +13,9 @@ from service.models.linear import DTYPES, computes_in
 from service.store.alias import Target
 from service.store.bundle import Bundle
 from service.store.registry import Registry
+from service.tasks.standalone import CPU
 from training import quality
 from training.quality import compare
-from training.serving import CPU
 
 TEXTS = ["a fine day", "what a day", "rain again", "such luck", "so it goes", "lovely weather", "well done", "never mind"]
 

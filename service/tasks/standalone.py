@@ -1,4 +1,4 @@
-"""The server's own tasks over a local folder of adapters, for scripts that check or score bundles without a server."""
+"""The server's own tasks over a local folder of adapters, for whatever checks or scores bundles without a server."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ MAX_RANK, MAX_CHARS, MAX_PIXELS, CACHE = 1024, 1_000_000, 100_000_000, 10_000
 MEMORY = 10**9  # bytes of loaded adapters
 
 
-def text_task(base_model: str, registry: Registry, dtype: Dtype = "fp32") -> TextClassification:
-    """Text classification on this thread, over the adapters of ``registry``."""
-    classifier = TextClassifier(TextEncoder(load_base(base_model), CPU, dtype), MAX_RANK)
+def text_task(base_model: str, registry: Registry, dtype: Dtype = "fp32", max_rank: int = MAX_RANK) -> TextClassification:
+    """Text classification on this thread, over the adapters of ``registry``, up to this LoRA rank."""
+    classifier = TextClassifier(TextEncoder(load_base(base_model), CPU, dtype), max_rank)
     tokenizer = TextTokenizer(base_model)
     return TextClassification(classifier, tokenizer, registry, _here, residency(registry), max_chars=MAX_CHARS)
 
