@@ -18,7 +18,6 @@ from tests.support.server import Server, bundle_parts
 
 LAYER = "base_model.model.bert.encoder.layer.0.attention.self"
 HEAD = "base_model.model.classifier"
-UNREADABLE = ["adapter_model.safetensors is not a readable safetensors file"]
 WRONG_FIELDS = json.dumps({"task": "poetry", "labels": ["a", "a"], "x": 1}).encode()
 Change = Callable[[Bundle], bytes]
 
@@ -39,14 +38,14 @@ def config(**changes: Any) -> Change:
 
 
 REFUSED: dict[str, tuple[str, bytes | Change, list[str]]] = {
-    "weights that are no file of tensors": ("adapter_model", b"x" * 100, UNREADABLE),
-    "empty weights": ("adapter_model", b"", UNREADABLE),
-    "a pickle": ("adapter_model", b"\x80\x04}q\x00.", UNREADABLE),
-    "weights cut off": ("adapter_model", lambda bundle: bytes(bundle.weights[:-40]), UNREADABLE),
-    "a header of 2^63 bytes": ("adapter_model", b"\xff" * 8 + b"{}", UNREADABLE),
+    "weights that are no file of tensors": ("adapter_model", b"x" * 100, ["is to have a header of 8680820740569200760 bytes"]),
+    "empty weights": ("adapter_model", b"", ["adapter_model.safetensors has 0 bytes"]),
+    "a pickle": ("adapter_model", b"\x80\x04}q\x00.", ["adapter_model.safetensors has 6 bytes"]),
+    "weights cut off": ("adapter_model", lambda bundle: bytes(bundle.weights[:-40]), ["the file must be whole"]),
+    "a header of 2^63 bytes": ("adapter_model", b"\0" * 7 + b"\x80{}", [f"a header of {2**63} bytes; 1 to 4,000,000"]),
     "a configuration that is not JSON": ("adapter_config", b"{", ["adapter_config.json is not JSON"]),
     "a configuration that is a list": ("adapter_config", b"[]", ["not a JSON object"]),
-    "a configuration nested without end": ("adapter_config", b"[" * 100_000, ["not JSON"]),
+    "a configuration nested without end": ("adapter_config", b"[" * 100_000, ["nested too deeply"]),
     "an empty configuration": ("adapter_config", b"{}", ["peft_type"]),
     "another method": ("adapter_config", config(peft_type="IA3"), ["IA3"]),
     "an option that changes answers": ("adapter_config", config(use_dora=True), ["use_dora"]),
