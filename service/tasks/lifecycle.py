@@ -42,16 +42,25 @@ class Lifecycle:
         :class:`AdapterIncompatible`, :class:`InvalidInput`, :class:`VersionConflict` or :class:`StoreFull`, and then
         nothing has changed.
         """
-        check_name(name)
-        if alias is not None:
-            check_name(alias, "alias")
-        task = self._task(bundle.manifest.task)
+        _check_names(name, alias)
         with self._lock:
             known = self.registry.find(name, bundle.manifest.digest)
-            ref = known or self._new_version(name, bundle, task)
+            ref = known or self._new_version(name, bundle)
             if alias is not None:
                 self._point(alias, ref)
         return ref, known is None
+
+    def rehearse(self, name: str, bundle: Bundle, alias: str | None = None) -> Ref | None:
+        """Do all that :meth:`publish` does but change something; raises as it does.
+
+        Returns the version that has the same files already, if there is one.
+        """
+        _check_names(name, alias)
+        with self._lock:
+            known = self.registry.find(name, bundle.manifest.digest)
+            if known is None:
+                self._try(name, bundle)
+        return known
 
     def set_alias(self, name: str, alias: str, version: int) -> None:
         """Load the version, then point the alias at it; the next request is answered by it."""
@@ -117,14 +126,20 @@ class Lifecycle:
             for version in sorted(set(adapter.aliases.values())):
                 yield Ref(adapter.name, version)
 
-    def _new_version(self, name: str, bundle: Bundle, task: AdapterTask) -> Ref:
+    def _new_version(self, name: str, bundle: Bundle) -> Ref:
+        checked, loaded = self._try(name, bundle)
+        ref = self.registry.publish(name, bundle)
+        self.residency.put(ref, checked, loaded)
+        return ref
+
+    def _try(self, name: str, bundle: Bundle) -> tuple[Any, Any]:
+        """The bundle, checked and loaded, after it has answered a golden batch."""
+        task = self._task(bundle.manifest.task)
         self.registry.check_task(name, bundle.manifest.task)
         checked = task.parse(bundle)
         loaded = self.residency.load(checked, task)
         task.try_out(loaded)
-        ref = self.registry.publish(name, bundle)
-        self.residency.put(ref, checked, loaded)
-        return ref
+        return checked, loaded
 
     def _point(self, alias: str, ref: Ref) -> None:
         self._load(ref)
@@ -139,3 +154,9 @@ class Lifecycle:
         if name not in self._tasks:
             raise AdapterIncompatible([f"this server does not answer {name}; it answers {', '.join(self._tasks)}"])
         return self._tasks[name]
+
+
+def _check_names(name: str, alias: str | None) -> None:
+    check_name(name)
+    if alias is not None:
+        check_name(alias, "alias")

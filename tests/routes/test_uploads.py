@@ -98,9 +98,21 @@ def test_files_that_the_manifest_does_not_describe_are_refused(server: Server, b
     assert_problem(server.upload("broken", mixed), 422, "adapter_incompatible", "adapter_model.safetensors is not the file")
 
 
-def test_an_adapter_of_another_base_model_is_refused(server: Server, tiny_roberta: Path) -> None:
-    body = assert_problem(server.publish("other", text_bundle(tiny_roberta, ["a", "b"])), 422, "adapter_incompatible")
-    assert "trained on tiny" in body["faults"][0]
+def test_an_adapter_of_another_base_model_is_refused_with_its_other_faults(server: Server, tiny_roberta: Path) -> None:
+    other = text_bundle(tiny_roberta, ["a", "b"], r=100)
+    body = assert_problem(server.publish("other", other), 422, "adapter_incompatible")
+    assert "trained on tiny (sha256:" in body["faults"][0] and "this server's base model is sha256:" in body["faults"][0]
+    assert "r 100 is not a rank" in body["faults"][1]
+    assert "no tensor base_model.model.classifier.weight" in body["faults"]
+
+
+def test_a_head_for_another_image_encoder_is_refused(server: Server, bundles: dict[str, Bundle]) -> None:
+    manifest = bundles["vqa"].manifest.model_dump(mode="json")
+    manifest["base"] |= {"image_encoder": {"name": "eye\n", "fingerprint": "sha256:0"}, "ear": manifest["base"]["image_encoder"]}
+    sent = bundle_parts(bundles["vqa"], manifest=json.dumps(manifest).encode())
+    body = assert_problem(server.upload("other", sent), 422, "adapter_incompatible")
+    assert body["faults"][0].startswith("it was trained on eye\\n (sha256:0…); this server's image encoder is sha256:")
+    assert body["faults"][1] == "its manifest has the base 'ear'; accepted: image_encoder, sentence_encoder"
 
 
 def test_a_bad_alias_refuses_the_whole_upload(server: Server, bundles: dict[str, Bundle]) -> None:
