@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from litestar import Response, delete, get, post, put
-from litestar.datastructures import UploadFile
-from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody, MultipartBody
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated, Any
 
-from service.errors import BadRequest
+from litestar import Request, Response, delete, get, post, put
+from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, JSONBody, QueryParameter
+
+from service.errors import AdapterNotFound
 from service.routes.guards import DELETE, WRITE, json_only, multipart_only
 from service.routes.problems import documented
 from service.routes.schemas import AdapterList, AdapterView, AliasBody, Model, ModelList, Published, VersionView
 from service.routes.services import Services
-from service.store.bundle import Bundle, Manifest
+from service.routes.upload import Upload, UploadOperation
+from service.store.bundle import Bundle
 from service.store.registry import Adapter
 from service.store.selector import LIVE, Ref
 from service.tasks.lifecycle import Lifecycle
 
 CHANGED = documented(400, 401, 403, 404, 409, 410, 503, 507)
-
-
-class Upload(BaseModel):
-    """The parts of an uploaded adapter version; ``card`` is its README.md."""
-
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-
-    adapter_config: UploadFile | None = None
-    adapter_model: UploadFile | None = None
-    manifest: UploadFile | None = None
-    card: UploadFile | None = None
-    alias: str | None = None
+PUBLISHED = {
+    200: ResponseSpec(Published, generate_examples=False, description="the same version was there already, or a dry run"),
+    **documented(400, 401, 403, 404, 409, 410, 413, 415, 422, 429, 503, 504, 507),
+}
+DryRun = Annotated[bool, QueryParameter(description="check and try the adapter out, and change nothing")]
 
 
 @get("/v1/adapters", tags=["adapters"], summary="List the adapters", sync_to_thread=True)
@@ -55,20 +50,23 @@ def show_adapter(name: FromPath[str], services: NamedDependency[Services]) -> Ad
     "/v1/adapters/{name:str}/versions",
     opt={"scope": WRITE},
     guards=[multipart_only],
+    operation_class=UploadOperation,
     tags=["adapters"],
     summary="Upload a version",
-    responses=documented(400, 401, 403, 409, 413, 415, 422, 503, 507),
+    responses=PUBLISHED,
 )
-async def publish(name: FromPath[str], data: MultipartBody[Upload], services: NamedDependency[Services]) -> Response[Published]:
+async def publish(
+    request: Request[Any, Any, Any], name: FromPath[str], services: NamedDependency[Services], dry_run: DryRun = False
+) -> Response[Published]:
     """Check an adapter completely, store it, and point ``alias`` at it; the same files again are the same version."""
-    config, weights = await _part(data.adapter_config, "adapter_config"), await _part(data.adapter_model, "adapter_model")
-    manifest = await data.manifest.read() if data.manifest else None
-    card = (await data.card.read()).decode("utf-8", "replace") if data.card else ""
+    upload = await Upload.read(request)
 
     def change() -> Response[Published]:
-        bundle = Bundle.parse(config, weights, manifest, card)
-        ref, is_new = services.lifecycle.publish(name, bundle, data.alias or None)
-        return Response(_published(ref, bundle.manifest, services.lifecycle), status_code=201 if is_new else 200)
+        bundle = upload.bundle()
+        if dry_run:
+            return _published(name, services.lifecycle.rehearse(name, bundle, upload.alias), bundle, services, dry_run=True)
+        ref, is_new = services.lifecycle.publish(name, bundle, upload.alias)
+        return _published(name, ref, bundle, services, status_code=201 if is_new else 200)
 
     return await services.change(change)
 
@@ -126,12 +124,6 @@ def list_models(services: NamedDependency[Services]) -> ModelList:
     return ModelList(data=[Model(id=base, root=base, parent=None), *adapters])
 
 
-async def _part(upload: UploadFile | None, name: str) -> bytes:
-    if not isinstance(upload, UploadFile):
-        raise BadRequest(f"{name} is required, as a file of the form")
-    return await upload.read()
-
-
 def _view(adapter: Adapter, lifecycle: Lifecycle) -> AdapterView:
     manifests = lifecycle.registry.manifests(adapter)
     return AdapterView(
@@ -153,12 +145,20 @@ def _view(adapter: Adapter, lifecycle: Lifecycle) -> AdapterView:
     )
 
 
-def _published(ref: Ref, manifest: Manifest, lifecycle: Lifecycle) -> Published:
-    return Published(
-        name=ref.name,
-        version=ref.version,
-        digest=manifest.digest,
-        task=manifest.task,
-        labels=list(manifest.labels),
-        aliases=dict(lifecycle.registry.get(ref.name).aliases),
+def _published(
+    name: str, ref: Ref | None, bundle: Bundle, services: Services, *, status_code: int = 200, dry_run: bool = False
+) -> Response[Published]:
+    try:
+        aliases = dict(services.lifecycle.registry.get(name).aliases)
+    except AdapterNotFound:  # a dry run
+        aliases = {}
+    body = Published(
+        name=name,
+        version=ref.version if ref else None,
+        digest=bundle.manifest.digest,
+        task=bundle.manifest.task,
+        labels=list(bundle.manifest.labels),
+        aliases=aliases,
+        dry_run=dry_run,
     )
+    return Response(body, status_code=status_code)

@@ -176,14 +176,15 @@ class AdapterList(BaseModel):
 
 
 class Published(BaseModel):
-    """The version that an upload became, or already was."""
+    """The version that an upload became, or already was; after a dry run it has none unless it already was one."""
 
     name: str
-    version: int
+    version: int | None
     digest: str
     task: str
     labels: list[str]
     aliases: dict[str, int]
+    dry_run: bool = False
 
 
 class Model(BaseModel):

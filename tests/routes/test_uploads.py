@@ -140,3 +140,36 @@ def test_an_adapter_keeps_to_one_task(server: Server, bundles: dict[str, Bundle]
     assert_problem(server.publish("vqa", bundles["emotion"]), 409, "version_conflict", "visual-question-answering")
     assert_problem(server.publish("emotion", bundles["vqa"]), 409, "version_conflict", "text-classification")
     assert server.tree() == before
+
+
+def test_a_dry_run_does_all_but_publish(server: Server, bundles: dict[str, Bundle], tiny_base: Path) -> None:
+    new = text_bundle(tiny_base, ["a", "b"], seed=99)
+    before, listed = server.tree(), server.client.get("/v1/adapters").json()
+    told = {"digest": new.manifest.digest, "task": "text-classification", "labels": ["a", "b"], "version": None, "dry_run": True}
+    for name, aliases in (("fresh", {}), ("irony", {"canary": 1, "live": 2})):
+        response = server.publish(name, new, params={"dry_run": "true"})
+        assert response.status_code == 200 and response.json() == {"name": name, "aliases": aliases, **told}
+    known = server.publish("irony", bundles["irony"], params={"dry_run": "true"})
+    assert known.status_code == 200 and (known.json()["version"], known.json()["aliases"]["live"]) == (1, 2)
+    assert server.tree() == before and server.client.get("/v1/adapters").json() == listed
+    assert_problem(server.client.get("/v1/adapters/fresh"), 404, "adapter_not_found")
+
+
+def test_a_dry_run_finds_what_an_upload_would(server: Server, bundles: dict[str, Bundle], tiny_base: Path) -> None:
+    dry = {"dry_run": "true"}
+    broken = bundle_parts(bundles["irony"], adapter_config=b"[]", adapter_model=b"")
+    assert len(assert_problem(server.upload("fresh", broken, params=dry), 422, "adapter_incompatible")["faults"]) == 2
+    assert_problem(server.publish("vqa", bundles["emotion"], params=dry), 409, "version_conflict")
+    assert_problem(server.publish("Fresh", bundles["irony"], params=dry), 422, "invalid_input", "adapter name 'Fresh'")
+    assert_problem(server.publish("fresh", bundles["irony"], "../live", params=dry), 422, "invalid_input", "alias '../live'")
+    overflowing = text_bundle(tiny_base, ["a", "b"], lora_alpha=1e38)
+    assert_problem(server.publish("fresh", overflowing, params=dry), 422, "adapter_incompatible", "not finite")
+    assert_problem(server.publish("fresh", bundles["irony"], params={"dry_run": "maybe"}), 400, "bad_request", "dry_run")
+
+
+@pytest.mark.parametrize("part", ["adapter_model", "manifest", "alias"])
+def test_a_part_that_is_there_twice_is_named(server: Server, bundles: dict[str, Bundle], part: str) -> None:
+    files: list[Any] = [(name, (name, data)) for name, data in bundle_parts(bundles["irony"]).items()]
+    twice = [(part, (part, b"{}"))] if part != "alias" else [("alias", (None, b"live"))] * 2
+    response = server.client.post("/v1/adapters/fresh/versions", files=[*files, *twice])
+    assert_problem(response, 400, "bad_request", f"{part} is given more than once")
