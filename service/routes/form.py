@@ -27,11 +27,16 @@ def read_form(content_type: bytes, body: bytes) -> Mapping[str, Sequence[str | b
 
 
 async def read_form_from(content_type: bytes, chunks: AsyncIterator[bytes]) -> Mapping[str, Sequence[str | bytes]]:
-    """As :func:`read_form`, for a body too large to be in memory twice."""
-    form = _Form(content_type)
-    async for chunk in chunks:
-        form.feed(chunk)
-    return form.close()
+    """As :func:`read_form`, for a body too large to be in memory twice; it is read to its end even if it is no form."""
+    try:
+        form = _Form(content_type)
+        async for chunk in chunks:
+            form.feed(chunk)
+        return form.close()
+    except BadRequest:
+        async for _ in chunks:  # a client that is still sending would not read the answer
+            pass
+        raise
 
 
 class _Form:

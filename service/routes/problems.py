@@ -39,6 +39,7 @@ STATUS: Mapping[str, int] = {
     errors.StoreFull.code: 507,
 }
 BODY_TOO_LARGE = "the body is larger than this server accepts"
+NOT_SERVED = "nothing is served at this address; /schema lists what is"
 NO_FIELDS = "a body with the fields of this address is required; /schema lists them"
 
 
@@ -85,7 +86,7 @@ def _translate(error: Exception) -> errors.QuickchangeError | None:
     if not isinstance(error, HTTPException) or error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return None
     by_status: dict[int, errors.QuickchangeError] = {
-        404: errors.NotFound("nothing is served at this address; /schema lists what is"),
+        404: errors.NotFound(NOT_SERVED),
         405: errors.MethodNotAllowed("this address does not accept that method; /schema lists what it accepts"),
         413: errors.TooLarge(BODY_TOO_LARGE),
     }
