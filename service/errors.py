@@ -115,12 +115,14 @@ class InvalidInput(QuickchangeError):
 
 
 class AdapterIncompatible(InvalidInput):
-    """An adapter is broken or does not fit the base model; ``faults`` lists every reason found."""
+    """An adapter is broken or does not fit the base model; ``faults`` lists every reason found, or the first and a count."""
 
     code = "adapter_incompatible"
+    most = 50
 
     def __init__(self, faults: Sequence[str]) -> None:
-        self.faults = tuple(faults)
+        more = len(faults) - self.most  # one more than that is such a count, in a copy
+        self.faults = (*faults[: self.most], f"and {more} more") if more > 1 else tuple(faults)
         super().__init__("; ".join(self.faults))
 
     def __reduce__(self) -> tuple[type[AdapterIncompatible], tuple[tuple[str, ...]]]:

@@ -13,6 +13,7 @@ import uvicorn
 import uvloop
 
 from service.app import Application, create_app
+from service.connection import Connection
 from service.errors import StartupError
 from service.settings import Settings
 
@@ -61,7 +62,8 @@ async def _run(settings: Settings, application: Application, listening: socket.s
     config = uvicorn.Config(
         application.asgi,
         lifespan="on",
-        http="httptools",
+        http=Connection,
+        ws="none",
         log_level=settings.log_level,
         access_log=False,
         server_header=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from reprlib import Repr
 from typing import Any
 
 WORDED = "worded"  # the type of errors whose message is ours already
@@ -27,14 +28,21 @@ WORDING = {
     "model_type": "must be a JSON object",
     "is_instance_of": "must be a file",
 }
-
-
+LONGEST = 80  # characters of a stranger's value that a message repeats
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = LONGEST
+_SHORT.maxlist = _SHORT.maxtuple = 8
 LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
 
 def describe(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """Each fault in a line: where it is, and what is wrong there."""
     return [f"{_place(entry['loc'])}{_wording(entry)}" for entry in found[:MOST]]
+
+
+def shown(value: object) -> str:
+    """A stranger's value as a message repeats it: in one line, cut short, and nested no deeper than a few levels."""
+    return _SHORT.repr(value)
 
 
 def _place(location: Sequence[str | int]) -> str:
@@ -55,6 +63,8 @@ def _wording(entry: Mapping[str, Any]) -> str:
             return f"must be {words} {context[limit]:g}"
     if entry["type"] == "too_short":
         return "must not be empty" if context["min_length"] == 1 else f"must have at least {context['min_length']} entries"
+    if entry["type"] == "too_long":
+        return f"must have at most {context['max_length']:,} entries"
     if entry["type"] == "literal_error":
         return f"must be {context['expected']}"
     return WORDING.get(entry["type"], "is not valid")

@@ -16,12 +16,14 @@ from torch.nn.functional import linear, relu
 
 from service.errors import AdapterIncompatible
 from service.models.values import copied, is_finite
+from service.wording import shown
 
 TASK_TYPE = "VQA"
 MAX_HIDDEN = 8192
-SHOWN_NAMES = 5
+KNOWN = {"peft_type", "task_type", "hidden_size", "answers", "image_encoder", "sentence_encoder"}
 
 Tower = tuple[int, str]
+Shape = tuple[int | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +47,13 @@ class VqaHead:
         Raises :class:`AdapterIncompatible` listing everything that is wrong with it.
         """
         hidden = config.get("hidden_size")
+        is_size = type(hidden) is int and 0 < hidden <= MAX_HIDDEN
+        shapes = _shapes(image[0] + sentence[0], hidden if is_size else None, len(labels))
         faults = _config_faults(config, labels)
         faults += _tower_faults(config, "image_encoder", image) + _tower_faults(config, "sentence_encoder", sentence)
-        if type(hidden) is int and 0 < hidden <= MAX_HIDDEN:
-            shapes = _shapes(image[0] + sentence[0], hidden, len(labels))
-            faults += _name_faults(tensors, shapes) + _tensor_faults(tensors, shapes)
-        else:
-            faults.append(f"hidden_size is {hidden!r}; expected a whole number from 1 to {MAX_HIDDEN}")
+        if not is_size:
+            faults.append(f"hidden_size is {shown(hidden)}; expected a whole number from 1 to {MAX_HIDDEN}")
+        faults += _name_faults(tensors, shapes) + _tensor_faults(tensors, shapes)
         if faults:
             raise AdapterIncompatible(faults)
         return cls(*(tensors[name] for name in shapes))
@@ -71,8 +73,8 @@ class VqaHead:
         return linear(hidden, self.output_weight, self.output_bias)
 
 
-def _shapes(inputs: int, hidden: int, answers: int) -> dict[str, tuple[int, ...]]:
-    """Every tensor of a head and its shape, in the order of the fields of :class:`VqaHead`."""
+def _shapes(inputs: int, hidden: int | None, answers: int) -> dict[str, Shape]:
+    """Every tensor of a head and its shape (None: any size), in the order of the fields of :class:`VqaHead`."""
     return {
         "hidden.weight": (hidden, inputs),
         "hidden.bias": (hidden,),
@@ -84,9 +86,9 @@ def _shapes(inputs: int, hidden: int, answers: int) -> dict[str, tuple[int, ...]
 def _config_faults(config: Mapping[str, Any], labels: Sequence[str]) -> list[str]:
     faults = []
     if config.get("peft_type") is not None:
-        faults.append(f"peft_type is {config['peft_type']!r}; a {TASK_TYPE} adapter has none (null)")
+        faults.append(f"peft_type is {shown(config['peft_type'])}; a {TASK_TYPE} adapter has none (null)")
     if config.get("task_type") != TASK_TYPE:
-        faults.append(f"task_type is {config.get('task_type')!r}; expected {TASK_TYPE!r}")
+        faults.append(f"task_type is {shown(config.get('task_type'))}; expected {TASK_TYPE!r}")
     answers = config.get("answers")
     if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
         faults.append("answers is not a list of strings")
@@ -94,8 +96,11 @@ def _config_faults(config: Mapping[str, Any], labels: Sequence[str]) -> list[str
         faults.append(f"answers has {len(answers)} entries, but the manifest has {len(labels)} labels")
     elif tuple(answers) != tuple(labels):
         place = next(i for i, (answer, label) in enumerate(zip(answers, labels, strict=True)) if answer != label)
-        faults.append(f"answers and the manifest's labels differ, first at {place}: {answers[place]!r} and {labels[place]!r}")
-    return faults
+        faults.append(
+            f"answers and the manifest's labels differ, first at {place}: {shown(answers[place])} and {shown(labels[place])}"
+        )
+    unknown = sorted(key for key, value in config.items() if value is not None and key not in KNOWN)
+    return faults + [f"option {shown(key)} is not known; a {TASK_TYPE} adapter has {', '.join(sorted(KNOWN))}" for key in unknown]
 
 
 def _tower_faults(config: Mapping[str, Any], role: str, tower: Tower) -> list[str]:
@@ -105,27 +110,26 @@ def _tower_faults(config: Mapping[str, Any], role: str, tower: Tower) -> list[st
     size, fingerprint = tower
     faults = []
     if described.get("size") != size:
-        faults.append(f"{role}.size is {described.get('size')!r}; this server's has {size}")
+        faults.append(f"{role}.size is {shown(described.get('size'))}; this server's has {size}")
     if described.get("fingerprint") != fingerprint:
-        theirs = f"{described.get('name')!r} ({described.get('fingerprint')!r})"
+        theirs = f"{shown(described.get('name'))} ({shown(described.get('fingerprint'))})"
         faults.append(f"{role} is {theirs}; this server's has the fingerprint {fingerprint!r}")
     return faults
 
 
-def _name_faults(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    unknown = sorted(set(tensors) - set(shapes))
-    more = f" and {len(unknown) - SHOWN_NAMES} more" if len(unknown) > SHOWN_NAMES else ""
+def _name_faults(tensors: Mapping[str, Tensor], shapes: Mapping[str, Shape]) -> list[str]:
     faults = [f"tensor {name!r} is missing" for name in shapes if name not in tensors]
-    return faults + ([f"unknown tensors: {', '.join(map(repr, unknown[:SHOWN_NAMES]))}{more}"] if unknown else [])
+    return faults + [f"tensor {name!r} belongs to nothing in a {TASK_TYPE} head" for name in sorted(set(tensors) - set(shapes))]
 
 
-def _tensor_faults(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+def _tensor_faults(tensors: Mapping[str, Tensor], shapes: Mapping[str, Shape]) -> list[str]:
     faults = []
     for name, shape in shapes.items():
         if (tensor := tensors.get(name)) is None:
             continue
-        if tuple(tensor.shape) != shape:
-            faults.append(f"tensor {name!r} has the shape {tuple(tensor.shape)}; expected {shape}")
+        if len(tensor.shape) != len(shape) or any(want not in (None, got) for want, got in zip(shape, tensor.shape, strict=True)):
+            wanted = str(shape).replace("None", "*")
+            faults.append(f"tensor {name!r} has the shape {tuple(tensor.shape)}; expected {wanted}")
         if not tensor.is_floating_point():
             faults.append(
                 f"tensor {name!r} has the type {str(tensor.dtype).removeprefix('torch.')}; expected a floating point type"

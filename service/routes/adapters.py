@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
-from litestar import Response, delete, get, post
-from litestar.datastructures import UploadFile
+from litestar import Request, Response, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, MultipartBody, QueryParameter
-from pydantic import BaseModel, ConfigDict
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import FromPath, QueryParameter
 
-from service.errors import BadRequest
 from service.routes.caller import Caller
 from service.routes.guards import KEEPS_TO_PREFIX, multipart_only
 from service.routes.keys import DELETE, READ, WRITE
 from service.routes.problems import documented
 from service.routes.schemas import AdapterList, AdapterView, Model, ModelList, Published, VersionView
 from service.routes.services import Services
+from service.routes.upload import Upload, UploadOperation
 from service.store.bundle import Bundle, Manifest
 from service.store.records import QUARANTINED, Adapter, Version
 from service.store.selector import LIVE, Ref
@@ -25,18 +24,11 @@ from service.tasks.lifecycle import Lifecycle
 
 MOST_LISTED = 1000
 CHANGED = documented(400, 401, 403, 404, 409, 410, 429, 503, 507)
-
-
-class Upload(BaseModel):
-    """The parts of an uploaded adapter version; ``card`` is its README.md."""
-
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-
-    adapter_config: UploadFile | None = None
-    adapter_model: UploadFile | None = None
-    manifest: UploadFile | None = None
-    card: UploadFile | None = None
-    alias: str | None = None
+PUBLISHED = {
+    200: ResponseSpec(Published, generate_examples=False, description="the same version was there already, or a dry run"),
+    **documented(400, 401, 403, 404, 409, 410, 413, 415, 422, 429, 503, 504, 507),
+}
+DryRun = Annotated[bool, QueryParameter(description="check and try the adapter out, and change nothing")]
 
 
 @get(
@@ -75,22 +67,27 @@ def show_adapter(name: FromPath[str], services: NamedDependency[Services]) -> Ad
     "/v1/adapters/{name:str}/versions",
     opt={"scope": WRITE},
     guards=[multipart_only],
+    operation_class=UploadOperation,
     tags=["adapters"],
     summary="Upload a version",
-    responses=documented(400, 401, 403, 404, 409, 413, 415, 422, 429, 503, 507),
+    responses=PUBLISHED,
 )
 async def publish(
-    name: FromPath[str], data: MultipartBody[Upload], services: NamedDependency[Services], caller: NamedDependency[Caller]
+    request: Request[Any, Any, Any],
+    name: FromPath[str],
+    services: NamedDependency[Services],
+    caller: NamedDependency[Caller],
+    dry_run: DryRun = False,
 ) -> Response[Published]:
     """Check an adapter completely, store it, and point ``alias`` at it; the same files again are the same version."""
-    config, weights = await _part(data.adapter_config, "adapter_config"), await _part(data.adapter_model, "adapter_model")
-    manifest = await data.manifest.read() if data.manifest else None
-    card = (await data.card.read()).decode("utf-8", "replace") if data.card else ""
+    upload = await Upload.read(request)
 
     def change() -> Response[Published]:
-        bundle = Bundle.parse(config, weights, manifest, card)
-        ref, is_new = services.lifecycle.publish(name, bundle, data.alias or None, caller.who)
-        return Response(_published(ref, bundle.manifest, services.lifecycle), status_code=201 if is_new else 200)
+        bundle = upload.bundle()
+        if dry_run:
+            return _published(name, services.lifecycle.rehearse(name, bundle, upload.alias), bundle, services, dry_run=True)
+        ref, is_new = services.lifecycle.publish(name, bundle, upload.alias, caller.who)
+        return _published(name, ref, bundle, services, status_code=201 if is_new else 200)
 
     return await services.change(change)
 
@@ -131,12 +128,6 @@ def list_models(services: NamedDependency[Services], caller: NamedDependency[Cal
     return ModelList(data=[Model(id=base, root=base, parent=None), *adapters])
 
 
-async def _part(upload: UploadFile | None, name: str) -> bytes:
-    if not isinstance(upload, UploadFile):
-        raise BadRequest(f"{name} is required, as a file of the form")
-    return await upload.read()
-
-
 def _views(adapters: Sequence[Adapter], lifecycle: Lifecycle) -> list[AdapterView]:
     manifests = lifecycle.registry.records.manifests([adapter.name for adapter in adapters])
     return [_view(adapter, manifests.get(adapter.name, {}), lifecycle) for adapter in adapters]
@@ -172,12 +163,16 @@ def _aliases(adapter: Adapter) -> dict[str, int]:
     return {name: alias.target.version for name, alias in sorted(adapter.aliases.items())}
 
 
-def _published(ref: Ref, manifest: Manifest, lifecycle: Lifecycle) -> Published:
-    return Published(
-        name=ref.name,
-        version=ref.version,
-        digest=manifest.digest,
-        task=manifest.task,
-        labels=list(manifest.labels),
-        aliases=_aliases(lifecycle.registry.get(ref.name)),
+def _published(
+    name: str, ref: Ref | None, bundle: Bundle, services: Services, *, status_code: int = 200, dry_run: bool = False
+) -> Response[Published]:
+    body = Published(
+        name=name,
+        version=ref.version if ref else None,
+        digest=bundle.manifest.digest,
+        task=bundle.manifest.task,
+        labels=list(bundle.manifest.labels),
+        aliases=_aliases(services.lifecycle.registry.entry(name)),
+        dry_run=dry_run,
     )
+    return Response(body, status_code=status_code)

@@ -6,10 +6,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from litestar import Router
+from litestar.handlers import BaseRouteHandler
 from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.static_files import create_static_files_router
 
+from service.errors import NotFound
+from service.routes.guards import Connection
 from service.routes.keys import PUBLIC
+from service.routes.problems import NOT_SERVED
 
 PAGE = "/schema"
 ASSETS = f"{PAGE}/assets"
@@ -38,4 +42,11 @@ def docs_assets() -> Router:
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(PACKAGE)
     folder = Path(spec.origin).parent / "templates" / "swagger"
-    return create_static_files_router(ASSETS, [folder], opt={"scope": PUBLIC}, include_in_schema=False)
+    there = {f"{ASSETS}/{file.relative_to(folder).as_posix()}" for file in folder.rglob("*") if file.is_file()}
+
+    def is_there(connection: Connection, _: BaseRouteHandler) -> None:
+        # The framework would ask the disk for any name, and some make the disk's answer an error.
+        if connection.scope["path"] not in there:
+            raise NotFound(NOT_SERVED)
+
+    return create_static_files_router(ASSETS, [folder], opt={"scope": PUBLIC}, guards=[is_there], include_in_schema=False)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header  # type: ignore[import-untyped]
 
 from service.errors import BadRequest
+from service.wording import shown
 
 MOST_PARTS = 1000
+CHARSETS = ("utf-8", "us-ascii", "ascii", "iso-8859-1", "latin-1")  # of the others, some take for ever to decode
 NOT_A_FORM = "the body is not a whole form; send multipart/form-data, with its boundary in the content type"
 
 
@@ -18,27 +21,68 @@ def read_form(content_type: bytes, body: bytes) -> Mapping[str, Sequence[str | b
 
     Raises :class:`BadRequest` for a body that is not a form, or has more than :data:`MOST_PARTS` parts.
     """
-    _, options = parse_options_header(content_type.decode("latin-1"))
-    parts: defaultdict[str, list[str | bytes]] = defaultdict(list)
-    segment, data = MultipartSegment([]), b""
+    form = _Form(content_type)
+    form.feed(body)
+    return form.close()
+
+
+async def read_form_from(content_type: bytes, chunks: AsyncIterator[bytes]) -> Mapping[str, Sequence[str | bytes]]:
+    """As :func:`read_form`, for a body too large to be in memory twice; it is read to its end even if it is no form."""
     try:
-        with PushMultipartParser(options.get("boundary", ""), max_segment_count=MOST_PARTS) as parser:
-            for event in parser.parse(body):
+        form = _Form(content_type)
+        async for chunk in chunks:
+            form.feed(chunk)
+        return form.close()
+    except BadRequest:
+        async for _ in chunks:  # a client that is still sending would not read the answer
+            pass
+        raise
+
+
+class _Form:
+    """What has come of a form."""
+
+    def __init__(self, content_type: bytes) -> None:
+        _, options = parse_options_header(content_type.decode("latin-1"))
+        self._parts: defaultdict[str, list[str | bytes]] = defaultdict(list)
+        self._segment, self._data = MultipartSegment([]), bytearray()
+        with _refusals():
+            self._parser = PushMultipartParser(options.get("boundary", ""), max_segment_count=MOST_PARTS)
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes of the body."""
+        with _refusals():
+            for event in self._parser.parse(chunk):
                 if isinstance(event, MultipartSegment):
-                    segment, data = event, b""
+                    self._segment, self._data = event, bytearray()
                 elif event is None:
-                    parts[segment.name or ""].append(_value(segment, data))
+                    self._parts[self._segment.name or ""].append(_value(self._segment, bytes(self._data)))
                 else:
-                    data = bytes(event)  # all of it, since the parser has the whole body
-    except (MultipartError, UnicodeEncodeError):
+                    self._data += event
+
+    def close(self) -> Mapping[str, Sequence[str | bytes]]:
+        """The parts, when the body was a whole form."""
+        with _refusals():
+            self._parser.close()
+        return self._parts
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except (MultipartError, UnicodeError):
         raise BadRequest(NOT_A_FORM) from None
-    return parts
 
 
 def _value(segment: MultipartSegment, data: bytes) -> str | bytes:
     if segment.filename:
         return data
+    charset = (segment.charset or CHARSETS[0]).lower()
     try:
-        return data.decode(segment.charset or "utf-8")
-    except (UnicodeDecodeError, LookupError):
-        raise BadRequest(f"{(segment.name or '')[:80]} is not text in {(segment.charset or 'UTF-8')[:20]}") from None
+        if charset in CHARSETS:
+            return data.decode(charset)
+    except UnicodeDecodeError:
+        pass
+    said = shown(charset.upper())[1:-1]
+    raise BadRequest(f"{shown(segment.name or '')[1:-1]} is not text in {said}; accepted: {', '.join(CHARSETS).upper()}")

@@ -42,6 +42,7 @@ STATUS: Mapping[str, int] = {
     errors.StoreFull.code: 507,
 }
 BODY_TOO_LARGE = "the body is larger than this server accepts"
+NOT_SERVED = "nothing is served at this address; /schema lists what is"
 NO_FIELDS = "a body with the fields of this address is required; /schema lists them"
 
 
@@ -89,14 +90,25 @@ def _translate(error: Exception) -> errors.QuickchangeError | None:
     """Our error for one of the framework's, with our words; None for what nobody foresaw."""
     if isinstance(error, ValidationException):
         found = getattr(error.__cause__, "errors", None)
-        return errors.BadRequest("; ".join(describe(found)) if isinstance(found, list | tuple) and found else NO_FIELDS)
+        lines = describe(found) if isinstance(found, list | tuple) else _parameter_faults(error)
+        return errors.BadRequest("; ".join(lines) or NO_FIELDS)
     if isinstance(error, UnicodeDecodeError | RecursionError):  # what the framework's JSON reader lets through
         return errors.BadRequest("the body cannot be read: it is not UTF-8, or is nested too deeply")
     if not isinstance(error, HTTPException) or error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return None
     by_status: dict[int, errors.QuickchangeError] = {
-        404: errors.NotFound("nothing is served at this address; /schema lists what is"),
+        404: errors.NotFound(NOT_SERVED),
         405: errors.MethodNotAllowed("this address does not accept that method; /schema lists what it accepts"),
         413: errors.TooLarge(BODY_TOO_LARGE),
     }
     return by_status.get(error.status_code, errors.BadRequest("the body cannot be read as the content type it claims"))
+
+
+def _parameter_faults(error: ValidationException) -> list[str]:
+    """A line for each parameter of the address or the headers that is not what its handler takes."""
+    found = error.extra if isinstance(error.extra, list) else []
+    return [
+        f"{fault['key']} in the {fault['source']} is not valid; /schema says what is accepted"
+        for fault in found
+        if "source" in fault
+    ]

@@ -200,7 +200,7 @@ class AdapterList(BaseModel):
 
 
 class Published(BaseModel):
-    """The version that an upload became, or already was."""
+    """The version that an upload became, or already was; after a dry run it has none unless it already was one."""
 
     name: str
     version: Annotated[int | None, Field(description="null for a dry run of files that are no version yet")]

@@ -15,12 +15,14 @@ from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from service.errors import AdapterIncompatible
+from service.store.documents import read_json
 from service.store.layout import CARD, CONFIG, MANIFEST, WEIGHTS
-from service.store.weights import Data, parse_weights, read_block
+from service.store.weights import Data, check_weights, parse_weights, read_block
 from service.wording import WORDED, describe
 
 TEXT_CLASSIFICATION: Final = "text-classification"
 VISUAL_QUESTION_ANSWERING: Final = "visual-question-answering"
+MOST_LABELS = 100_000
 Task = Literal["text-classification", "visual-question-answering"]
 
 
@@ -47,7 +49,7 @@ class Manifest(BaseModel):
     format_version: Literal[1] = 1
     name: str | None = None
     task: Task
-    labels: Annotated[tuple[str, ...], Field(min_length=2), AfterValidator(_labels)]
+    labels: Annotated[tuple[str, ...], Field(min_length=2, max_length=MOST_LABELS), AfterValidator(_labels)]
     problem_type: Literal["single_label_classification"] = "single_label_classification"
     base: dict[str, BaseRef] = Field(default_factory=dict)
     max_length: Annotated[int, Field(ge=2)] | None = None
@@ -92,8 +94,12 @@ class Bundle:
 
         Raises :class:`AdapterIncompatible` when one cannot be read, or is not the one that the manifest describes.
         """
-        described = parse_manifest(manifest) if manifest is not None else None
-        bundle = cls.assemble(parse_config(config), weights, described, card)
+        try:
+            described = parse_manifest(manifest) if manifest is not None else None
+            bundle = cls.assemble(parse_config(config), weights, described, card)
+        except AdapterIncompatible:
+            check_files(config, weights, manifest)
+            raise
         for name, expected in (described.files if described else {}).items():
             if bundle.manifest.files.get(name, expected) != expected:
                 raise AdapterIncompatible([f"{name} is not the file that {MANIFEST} describes"])
@@ -129,15 +135,28 @@ def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def check_files(config: bytes, weights: Data, manifest: bytes | None) -> None:
+    """Raise :class:`AdapterIncompatible` with the faults of all files that cannot be read, each for itself."""
+    faults: list[str] = []
+    for check in (
+        lambda: parse_manifest(manifest) if manifest is not None else None,
+        lambda: parse_config(config),
+        lambda: check_weights(weights),
+    ):
+        try:
+            check()
+        except AdapterIncompatible as error:
+            faults += error.faults
+    if faults:
+        raise AdapterIncompatible(faults)
+
+
 def parse_config(data: bytes) -> dict[str, Any]:
     """The JSON object in ``adapter_config.json``.
 
     Raises :class:`AdapterIncompatible` when the bytes are anything else.
     """
-    try:
-        config = json.loads(data)
-    except (ValueError, RecursionError):
-        raise AdapterIncompatible([f"{CONFIG} is not JSON"]) from None
+    config = read_json(data, CONFIG)
     if not isinstance(config, dict):
         raise AdapterIncompatible([f"{CONFIG} is not a JSON object"])
     return config
@@ -145,8 +164,9 @@ def parse_config(data: bytes) -> dict[str, Any]:
 
 def parse_manifest(data: bytes) -> Manifest:
     """The manifest in ``data``; raises :class:`AdapterIncompatible` naming each wrong field."""
+    described = read_json(data, f"{MANIFEST}:")
     try:
-        return Manifest.model_validate_json(data)
+        return Manifest.model_validate(described)
     except ValidationError as error:
         faults = [f"{MANIFEST}: {fault}" for fault in describe(error.errors(include_url=False))]
         raise AdapterIncompatible(faults) from None
@@ -165,7 +185,7 @@ def read_bundle(folder: Path) -> Bundle:
         (folder / CONFIG).read_bytes(),
         read_block(folder / WEIGHTS),
         described.read_bytes() if described.is_file() else None,
-        card.read_text("utf-8") if card.is_file() else "",
+        card.read_bytes().decode("utf-8", "replace") if card.is_file() else "",
     )
 
 
@@ -184,14 +204,15 @@ def default_manifest(config: Mapping[str, Any], weights: Data) -> Manifest:
         return Manifest(task=task, labels=labels)
     except ValidationError:
         raise AdapterIncompatible(
-            [f"{MANIFEST} is missing, and neither {CONFIG} nor a classifier tells two or more distinct labels"]
+            [f"{MANIFEST} is missing, and neither {CONFIG} nor a classifier tells 2 to {MOST_LABELS:,} distinct labels"]
         ) from None
 
 
 def _classifier_labels(config: Mapping[str, Any], weights: Data) -> tuple[str, ...]:
     names = config.get("id2label")
-    if isinstance(names, dict) and all(key.isdigit() for key in names):
-        return tuple(str(names[key]) for key in sorted(names, key=int))
+    if isinstance(names, dict):
+        numbers = [str(number) for number in range(len(names))]
+        return tuple(names[number] for number in numbers) if set(names) == set(numbers) else ()
     ends = ("classifier.weight", "classifier.out_proj.weight")
-    counts = [tensor.shape[0] for name, tensor in parse_weights(weights).items() if name.endswith(ends)]
-    return tuple(f"LABEL_{i}" for i in range(counts[0])) if len(counts) == 1 else ()
+    counts = [tensor.shape[0] for name, tensor in parse_weights(weights).items() if name.endswith(ends) and tensor.shape]
+    return tuple(f"LABEL_{i}" for i in range(counts[0])) if len(counts) == 1 and counts[0] <= MOST_LABELS else ()

@@ -94,22 +94,27 @@ class Registry(Index):
     def publish(self, name: str, bundle: Bundle, who: str = LOCAL) -> tuple[Ref, bool]:
         """Store a bundle as the next version, and say whether it is new: the same files again are the same version.
 
-        Raises :class:`VersionConflict` for another task than its siblings', :class:`StoreFull` and :class:`Unavailable`.
+        For one that is quarantined they take the place of the damaged ones. Raises :class:`VersionConflict` for another task
+        than its siblings', :class:`StoreFull` and :class:`Unavailable`.
         """
         with self.records.change(who) as changes:
             change = changes(name)
             adapter = change.adapter()
             known = adapter.find(bundle.manifest.digest)
+            ref = Ref(name, known or adapter.newest + 1)
             if known is None:
                 check_task(adapter, bundle.manifest.task)
-                ref = Ref(name, adapter.newest + 1)
                 change.add(ref.version, bundle.manifest)
-                # The files come before the commit: what the registry names is there. Files without a registered version
-                # are in nobody's way, and those of an interrupted change are replaced by the next.
-                self.store.publish(ref, bundle)
+            elif adapter.versions[known].state == QUARANTINED:
+                change.mark(known, READY)
+            else:
+                return ref, False
+            # The files come before the commit: what the registry names is there. Files without a registered version
+            # are in nobody's way, and those of an interrupted change are replaced by the next.
+            self.store.publish(ref, bundle)
             changed = change.adapter()
         self.put(changed)
-        return Ref(name, known or changed.newest), known is None
+        return ref, known is None
 
     def set_alias(
         self,

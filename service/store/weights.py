@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from service.errors import AdapterIncompatible
 from service.memory import block
-from service.store.layout import WEIGHTS
+from service.store.header import Entry, read_header
 
-LENGTH = 8  # bytes of the header's length, which begins the file
-LONGEST_HEADER = 100_000_000
-METADATA = "__metadata__"
 TYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "C64": torch.complex64, "BOOL": torch.bool,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
     "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8,
 }  # fmt: skip
+SIZES = {name: dtype.itemsize for name, dtype in TYPES.items()}
 Data = bytes | memoryview
 
 
@@ -44,45 +39,27 @@ def read_block(file: Path, opener: Callable[[str, int], int] | None = None) -> D
 
 
 def parse_weights(data: Data) -> dict[str, Tensor]:
-    """The named tensors in the bytes of a safetensors file; raises :class:`AdapterIncompatible` for anything else.
+    """The named tensors in the bytes of a safetensors file; raises :class:`AdapterIncompatible` with all faults of another.
 
     They are views of ``data`` if it is a block that may be written to, and else of a copy.
     """
-    try:
-        start, entries = _header(data)
-        own = memoryview(data)
-        if own.readonly:
-            own = block(len(data))
-            own[:] = data
-        return {name: _tensor(own, start, entry) for name, entry in entries.items()}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise AdapterIncompatible([f"{WEIGHTS} is not a readable safetensors file"]) from None
+    start, entries = read_header(data, SIZES)
+    own = memoryview(data)
+    if own.readonly:
+        own = block(len(data))
+        own[:] = data
+    return {entry.name: _tensor(own, start, entry) for entry in entries}
 
 
-def _header(data: Data) -> tuple[int, dict[str, Mapping[str, Any]]]:
-    """Where the tensors begin, and what the header says of each: together they must fill the file without gap or overlap."""
-    length = int.from_bytes(data[:LENGTH], "little")
-    start = LENGTH + length
-    if not 0 < length <= LONGEST_HEADER or start > len(data) or data[LENGTH] != ord("{"):
-        raise ValueError
-    header: dict[str, Mapping[str, Any]] = json.loads(bytes(data[LENGTH:start]))
-    entries = {name: entry for name, entry in header.items() if name != METADATA}
-    end = 0
-    for first, last in sorted(entry["data_offsets"] for entry in entries.values()):
-        if first != end or last < first:
-            raise ValueError
-        end = last
-    if start + end != len(data):
-        raise ValueError
-    return start, entries
+def check_weights(data: Data) -> None:
+    """Raise :class:`AdapterIncompatible` with all faults of what is not a safetensors file."""
+    read_header(data, SIZES)
 
 
-def _tensor(data: memoryview, start: int, entry: Mapping[str, Any]) -> Tensor:
-    dtype, shape, (first, last) = TYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
-    if any(type(size) is not int or size < 0 for size in shape) or math.prod(shape) * dtype.itemsize != last - first:
-        raise ValueError
-    if first == last:
+def _tensor(data: memoryview, start: int, entry: Entry) -> Tensor:
+    dtype, shape = TYPES[entry.dtype], entry.shape
+    if entry.first == entry.last:
         return torch.empty(shape, dtype=dtype)
-    if (start + first) % dtype.itemsize:  # only files that the library did not write
-        return torch.frombuffer(bytearray(data[start + first : start + last]), dtype=dtype).reshape(shape)
-    return torch.frombuffer(data, dtype=dtype, count=math.prod(shape), offset=start + first).reshape(shape)
+    if (start + entry.first) % dtype.itemsize:  # only files that the library did not write
+        return torch.frombuffer(bytearray(data[start + entry.first : start + entry.last]), dtype=dtype).reshape(shape)
+    return torch.frombuffer(data, dtype=dtype, count=math.prod(shape), offset=start + entry.first).reshape(shape)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from service.errors import AdapterIncompatible, QuickchangeError
 from service.store.alias import Alias, Target
 from service.store.bundle import Bundle
-from service.store.records import Adapter
+from service.store.records import READY, Adapter
 from service.store.registry import LOCAL, Registry
 from service.store.selector import Ref, check_name
 from service.tasks.residency import Loader, Residency
@@ -43,15 +43,26 @@ class Lifecycle:
         :class:`AdapterIncompatible`, :class:`InvalidInput`, :class:`VersionConflict` or :class:`StoreFull`, and then
         nothing has changed; where only the alias cannot be moved, the version stays.
         """
-        check_name(name)
-        if alias is not None:
-            check_name(alias, "alias")
-        task = self._task(bundle.manifest.task)
+        _check_names(name, alias)
         known = self.registry.find(name, bundle.manifest.digest)
-        ref, is_new = (known, False) if known is not None else self._new_version(name, bundle, task, who)
+        if known is not None and self.registry.entry(name).versions[known.version].state == READY:
+            ref, is_new = known, False
+        else:
+            ref, is_new = self._new_version(name, bundle, who)
         if alias is not None:
             self.set_alias(name, alias, Target.at(ref.version), who=who)
         return ref, is_new
+
+    def rehearse(self, name: str, bundle: Bundle, alias: str | None = None) -> Ref | None:
+        """Do all that :meth:`publish` does but change something; raises as it does.
+
+        Returns the version that has the same files already, if there is one.
+        """
+        _check_names(name, alias)
+        known = self.registry.find(name, bundle.manifest.digest)
+        if known is None:
+            self._try(name, bundle)
+        return known
 
     def set_alias(
         self,
@@ -127,15 +138,21 @@ class Lifecycle:
             for version in sorted({version for alias in adapter.aliases.values() for version in alias.target.versions}):
                 yield Ref(adapter.name, version)
 
-    def _new_version(self, name: str, bundle: Bundle, task: AdapterTask, who: str) -> tuple[Ref, bool]:
-        self.registry.check_task(name, bundle.manifest.task)
-        checked = task.parse(bundle)
-        loaded = self.residency.load(checked, task)
-        task.try_out(loaded)
+    def _new_version(self, name: str, bundle: Bundle, who: str) -> tuple[Ref, bool]:
+        checked, loaded = self._try(name, bundle)
         ref, is_new = self.registry.publish(name, bundle, who)
         if is_new:
             self.residency.put(ref, checked, loaded)
         return ref, is_new
+
+    def _try(self, name: str, bundle: Bundle) -> tuple[Any, Any]:
+        """The bundle, checked and loaded, after it has answered a golden batch."""
+        task = self._task(bundle.manifest.task)
+        self.registry.check_task(name, bundle.manifest.task)
+        checked = task.parse(bundle)
+        loaded = self.residency.load(checked, task)
+        task.try_out(loaded)
+        return checked, loaded
 
     def _follow(self, before: Adapter, now: Adapter) -> None:
         """Free what was deleted, here or by another server, and keep what is to stay."""
@@ -152,3 +169,9 @@ class Lifecycle:
         if name not in self._tasks:
             raise AdapterIncompatible([f"this server does not answer {name}; it answers {', '.join(self._tasks)}"])
         return self._tasks[name]
+
+
+def _check_names(name: str, alias: str | None) -> None:
+    check_name(name)
+    if alias is not None:
+        check_name(alias, "alias")

@@ -15,12 +15,12 @@ from service.models.tokenizer import TextTokenizer
 from service.store.bundle import TEXT_CLASSIFICATION, Bundle
 from service.store.registry import Registry
 from service.store.selector import Ref
+from service.tasks.fit import fitting
 from service.tasks.inputs import check_texts, place
 from service.tasks.lease import Lease, Lessor
 from service.tasks.residency import OnDevice, Residency
 from service.tasks.shadow import Comparisons, Shadow
 
-SHOWN = len("sha256:") + 12
 TENSOR_BYTES = 1024  # of Python's objects around a small tensor
 GOLDEN = ("good", "This is not what anybody had expected of it, but it works.", "@user 🙂 http 12:30 …")
 
@@ -160,11 +160,11 @@ class TextClassification:
     def parse(self, bundle: Bundle) -> Checked:
         """Check a bundle against the base model; raises :class:`AdapterIncompatible` with all faults."""
         manifest, encoder = bundle.manifest, self._classifier.encoder
-        wanted = manifest.base.get("base_model")
-        if wanted is not None and wanted.fingerprint != encoder.fingerprint:
-            ours, theirs = encoder.fingerprint[:SHOWN], wanted.fingerprint[:SHOWN]
-            raise AdapterIncompatible([f"it was trained on {wanted.name} ({theirs}…); this server's base model is {ours}…"])
-        adapter = self._classifier.parse(bundle.config, bundle.tensors, len(manifest.labels))
+        adapter = fitting(
+            manifest,
+            {"base_model": encoder.fingerprint},
+            lambda: self._classifier.parse(bundle.config, bundle.tensors, len(manifest.labels)),
+        )
         return Checked(manifest.labels, min(manifest.max_length or encoder.max_length, encoder.max_length), adapter)
 
     def device_bytes(self, checked: Checked) -> int:

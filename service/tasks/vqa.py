@@ -22,6 +22,7 @@ from service.store.bundle import VISUAL_QUESTION_ANSWERING, Bundle
 from service.store.registry import Registry
 from service.store.selector import Ref
 from service.tasks.embedding_cache import EmbeddingCache, Encodable, not_encoded
+from service.tasks.fit import fitting
 from service.tasks.images import decode
 from service.tasks.inputs import check_texts
 from service.tasks.lease import Lessor
@@ -169,7 +170,11 @@ class VisualQuestionAnswering:
     def parse(self, bundle: Bundle) -> Resident:
         """Check a bundle against the towers; raises :class:`AdapterIncompatible` with all faults."""
         image, sentence = (self._images.size, self._images.fingerprint), (self._sentences.size, self._sentences.fingerprint)
-        head = VqaHead.parse(bundle.config, bundle.tensors, bundle.manifest.labels, image, sentence)
+        head = fitting(
+            bundle.manifest,
+            {"image_encoder": image[1], "sentence_encoder": sentence[1]},
+            lambda: VqaHead.parse(bundle.config, bundle.tensors, bundle.manifest.labels, image, sentence),
+        )
         return Resident(bundle.manifest.labels, head)
 
     def device_bytes(self, checked: Resident) -> int:

@@ -18,6 +18,7 @@ from tests.support.bundles import peft_adapter
 Config: TypeAlias = dict[str, Any]
 Tensors: TypeAlias = dict[str, Tensor]
 QUERY_A = "base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight"
+POOLER = "base_model.model.bert.pooler.dense"
 QUERY_B = QUERY_A.replace("lora_A", "lora_B")
 
 
@@ -44,12 +45,7 @@ def test_a_sound_adapter_is_taken(classifier: TextClassifier, adapter: tuple[Con
 
 
 TAMPERED: dict[str, tuple[Callable[[Config, Tensors], object], str]] = {
-    "DoRA": (lambda c, _: c.update(use_dora=True), "use_dora"),
-    "bias": (lambda c, _: c.update(bias="all"), "bias 'all'"),
-    "another method": (lambda c, _: c.update(peft_type="IA3"), "peft_type 'IA3'"),
-    "an initialisation that changes the base": (lambda c, _: c.update(init_lora_weights="pissa"), "init_lora_weights 'pissa'"),
-    "an option of the future": (lambda c, _: c.update(use_novelty=True), "use_novelty"),
-    "another task": (lambda c, _: c.update(task_type="CAUSAL_LM"), "task_type 'CAUSAL_LM'"),
+    "an option that changes answers": (lambda c, _: c.update(use_dora=True), "use_dora"),
     "unused tensor": (
         lambda _, t: t.update({"base_model.model.extra": torch.ones(1)}),
         "base_model.model.extra belongs to nothing",
@@ -60,12 +56,27 @@ TAMPERED: dict[str, tuple[Callable[[Config, Tensors], object], str]] = {
     "integers": (lambda _, t: t.update({QUERY_A: torch.ones(4, 32, dtype=torch.int8)}), "int8"),
     "another rank than it says": (lambda c, _: c.update(r=8), "the configuration says 8"),
     "a rank that is no number": (lambda c, _: c.update(r="8"), "r '8'"),
-    "rank 0": (lambda c, _: c.update(r=0), "r 0"),
     "infinite alpha": (lambda c, _: c.update(lora_alpha=float("inf")), "lora_alpha inf"),
-    "no head": (lambda _, t: t.pop("base_model.model.classifier.weight"), "no tensor base_model.model.classifier.weight"),
     "a pattern that could match for ever": (lambda c, _: c.update(rank_pattern={"(a+)+$": 4}), "rank_pattern has the key"),
-    "a pattern that is none": (lambda c, _: c.update(alpha_pattern={"(": 4}), "alpha_pattern has the key"),
-    "patterns that are a list": (lambda c, _: c.update(alpha_pattern=[1]), "alpha_pattern is not an object"),
+    "no head": (lambda _, t: t.pop("base_model.model.classifier.weight"), "no tensor base_model.model.classifier.weight"),
+    "LoRA on what has its own weights": (
+        lambda _, t: t.update(
+            {
+                f"{POOLER}.weight": torch.ones(32, 32),
+                f"{POOLER}.bias": torch.ones(32),
+                f"{POOLER}.lora_A.weight": torch.ones(4, 32),
+            }
+        ),
+        f"{POOLER}.lora_A.weight belongs to nothing",
+    ),
+    "a number that is no size": (
+        lambda _, t: t.update({QUERY_A: torch.tensor(1.0)}),
+        f"{QUERY_A} has shape (); expected (*, 32)",
+    ),
+    "truth values": (
+        lambda _, t: t.update({QUERY_A: torch.ones(4, 32, dtype=torch.bool)}),
+        "holds bool; expected a floating-point",
+    ),
 }
 
 
@@ -79,11 +90,41 @@ def test_a_fault_is_named(classifier: TextClassifier, adapter: tuple[Config, Ten
 
 def test_every_fault_is_listed_at_once(classifier: TextClassifier, adapter: tuple[Config, Tensors]) -> None:
     config, tensors = adapter
-    config.update(use_dora=True, bias="all")
+    config.update(use_dora=True, bias="all", r=99)
     tensors.pop(QUERY_B)
-    tensors["base_model.model.classifier.weight"] = torch.full((3, 32), float("inf"))
+    tensors["base_model.model.classifier.weight"] = torch.full((3, 31), float("inf"))
     listed = faults(classifier, config, tensors)
-    assert all(part in listed for part in ("use_dora", "bias", QUERY_B, "classifier.weight holds"))
+    expected = (
+        "use_dora", "bias", "r 99", QUERY_B, "classifier.weight has shape (3, 31)", "classifier.weight holds a value that is not",
+    )  # fmt: skip
+    assert all(part in listed for part in expected)
+
+
+def test_a_module_that_the_configuration_names_must_be_there(classifier: TextClassifier, adapter: tuple[Config, Tensors]) -> None:
+    config, tensors = adapter
+    for name in (QUERY_A, QUERY_B):
+        del tensors[name]
+    assert faults(classifier, config, tensors) == f"no tensor {QUERY_A}\nno tensor {QUERY_B}"
+    assert len(classifier.parse({**config, "layers_to_transform": [1]}, tensors, 3).factors) == 3
+
+
+FIRST = "bert.encoder.layer.0.attention.self.query"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"target_modules": "all-linear"},
+        {"target_modules": ".*query"},
+        {"target_modules": ["dense"], "modules_to_save": ["pooler"]},
+        {"target_modules": ["query"], "exclude_modules": [FIRST]},
+        {"target_modules": ["query"], "layers_to_transform": [1]},
+    ],
+)
+def test_however_peft_is_told_what_to_change_its_adapter_is_taken(
+    classifier: TextClassifier, tiny_base: Path, options: dict[str, Any]
+) -> None:
+    assert classifier.parse(*peft_adapter(tiny_base, 3, seed=0, r=2, **options), 3).factors
 
 
 def test_a_head_for_other_labels_is_refused(classifier: TextClassifier, adapter: tuple[Config, Tensors]) -> None:

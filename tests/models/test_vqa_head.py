@@ -77,7 +77,7 @@ def test_every_fault_is_listed_at_once() -> None:
         "image_encoder.size is 7; this server's has 6",
         "image_encoder is 'old' ('sha256:old'); this server's has the fingerprint 'sha256:image'",
         "tensor 'output.bias' is missing",
-        "unknown tensors: 'extra'",
+        "tensor 'extra' belongs to nothing in a VQA head",
         "tensor 'hidden.weight' has the shape (5, 9); expected (5, 10)",
         "tensor 'hidden.bias' has the type int64; expected a floating point type",
         "tensor 'output.weight' has values that are not finite",
@@ -90,6 +90,11 @@ def test_every_fault_is_listed_at_once() -> None:
     [
         ({"peft_type": "LORA"}, "peft_type is 'LORA'; a VQA adapter has none (null)"),
         ({"answers": ["chair", "blue", "2"]}, "answers and the manifest's labels differ, first at 1: 'blue' and 'red'"),
+        (
+            {"activation": "gelu"},
+            "option 'activation' is not known; a VQA adapter has answers, hidden_size, image_encoder, "
+            "peft_type, sentence_encoder, task_type",
+        ),
         ({"answers": "chair"}, "answers is not a list of strings"),
         ({"answers": [1, 2, 3]}, "answers is not a list of strings"),
         ({"sentence_encoder": None}, "sentence_encoder is missing; expected its name, fingerprint and size"),
@@ -110,7 +115,17 @@ def test_an_answer_count_unlike_the_labels_is_a_fault_of_shape_too() -> None:
     )
 
 
-def test_many_unknown_tensors_are_counted() -> None:
-    assert faults(config(), tensors(**{f"x{i}": torch.zeros(1) for i in range(8)})) == (
-        "unknown tensors: 'x0', 'x1', 'x2', 'x3', 'x4' and 3 more",
+def test_every_unknown_tensor_is_named() -> None:
+    assert faults(config(), tensors(y=torch.zeros(1), x=torch.zeros(1))) == (
+        "tensor 'x' belongs to nothing in a VQA head",
+        "tensor 'y' belongs to nothing in a VQA head",
+    )
+
+
+def test_the_tensors_are_checked_even_where_their_size_is_not_known() -> None:
+    given = tensors(hidden__weight=torch.zeros(5, 9), output__bias=torch.full((3,), float("inf")))
+    assert faults(config(hidden_size=0), given) == (
+        "hidden_size is 0; expected a whole number from 1 to 8192",
+        "tensor 'hidden.weight' has the shape (5, 9); expected (*, 10)",
+        "tensor 'output.bias' has values that are not finite",
     )

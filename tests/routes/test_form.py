@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from itertools import accumulate, pairwise
+
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import BadRequest
-from service.routes.form import MOST_PARTS, read_form
+from service.routes.form import MOST_PARTS, read_form, read_form_from
 
 KIND = b"multipart/form-data; boundary=b"
 
@@ -71,7 +75,29 @@ def test_half_a_form_or_none_is_refused(data: bytes) -> None:
         read_form(KIND, data)
 
 
-@pytest.mark.parametrize("kind", ["Content-Type: text/plain; charset=nope\r\n", "Content-Type: text/plain; charset=ascii\r\n"])
-def test_a_field_that_is_not_text_is_named(kind: str) -> None:
-    with pytest.raises(BadRequest, match="q is not text in"):
-        read_form(KIND, body(field("q", "é", kind)))
+@pytest.mark.parametrize("charset", ["nope", "ascii", "zip", "undefined", "punycode", "utf-16", "x" * 5000, '"\\""'])
+def test_a_field_that_is_not_text_is_named(charset: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        read_form(KIND, body(field("q", "é" * 100_000, f"Content-Type: text/plain; charset={charset}\r\n")))
+    said = str(refused.value)
+    assert len(said) < 300 and (said.startswith("q is not text in") or "not a whole form" in said)
+
+
+@given(st.lists(st.integers(1, 60), max_size=40))
+def test_in_whatever_pieces_a_form_comes_it_is_the_same(sizes: list[int]) -> None:
+    sent = body(field("q", "a\r\n--"), field("q"), 'Content-Disposition: form-data; name="f"; filename="x"\r\n\r\n' + "z" * 300)
+    places = [0, *accumulate(sizes), len(sent)]
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for first, last in pairwise(places):
+            yield sent[first:last]
+
+    assert asyncio.run(read_form_from(KIND, pieces())) == {"q": ["a\r\n--", "v"], "f": [b"z" * 300]}
+
+
+def test_half_a_form_in_pieces_is_refused() -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield body(field("q"), end="")
+
+    with pytest.raises(BadRequest, match="not a whole form"):
+        asyncio.run(read_form_from(KIND, pieces()))

@@ -18,7 +18,6 @@ from tests.support.server import Server, bundle_parts
 
 LAYER = "base_model.model.bert.encoder.layer.0.attention.self"
 HEAD = "base_model.model.classifier"
-UNREADABLE = ["adapter_model.safetensors is not a readable safetensors file"]
 WRONG_FIELDS = json.dumps({"task": "poetry", "labels": ["a", "a"], "x": 1}).encode()
 Change = Callable[[Bundle], bytes]
 
@@ -39,14 +38,14 @@ def config(**changes: Any) -> Change:
 
 
 REFUSED: dict[str, tuple[str, bytes | Change, list[str]]] = {
-    "weights that are no file of tensors": ("adapter_model", b"x" * 100, UNREADABLE),
-    "empty weights": ("adapter_model", b"", UNREADABLE),
-    "a pickle": ("adapter_model", b"\x80\x04}q\x00.", UNREADABLE),
-    "weights cut off": ("adapter_model", lambda bundle: bytes(bundle.weights[:-40]), UNREADABLE),
-    "a header of 2^63 bytes": ("adapter_model", b"\xff" * 8 + b"{}", UNREADABLE),
+    "weights that are no file of tensors": ("adapter_model", b"x" * 100, ["is to have a header of 8680820740569200760 bytes"]),
+    "empty weights": ("adapter_model", b"", ["adapter_model.safetensors has 0 bytes"]),
+    "a pickle": ("adapter_model", b"\x80\x04}q\x00.", ["adapter_model.safetensors has 6 bytes"]),
+    "weights cut off": ("adapter_model", lambda bundle: bytes(bundle.weights[:-40]), ["the file must be whole"]),
+    "a header of 2^63 bytes": ("adapter_model", b"\0" * 7 + b"\x80{}", [f"a header of {2**63} bytes; 1 to 4,000,000"]),
     "a configuration that is not JSON": ("adapter_config", b"{", ["adapter_config.json is not JSON"]),
     "a configuration that is a list": ("adapter_config", b"[]", ["not a JSON object"]),
-    "a configuration nested without end": ("adapter_config", b"[" * 100_000, ["not JSON"]),
+    "a configuration nested without end": ("adapter_config", b"[" * 100_000, ["nested too deeply"]),
     "an empty configuration": ("adapter_config", b"{}", ["peft_type"]),
     "another method": ("adapter_config", config(peft_type="IA3"), ["IA3"]),
     "an option that changes answers": ("adapter_config", config(use_dora=True), ["use_dora"]),
@@ -99,9 +98,21 @@ def test_files_that_the_manifest_does_not_describe_are_refused(server: Server, b
     assert_problem(server.upload("broken", mixed), 422, "adapter_incompatible", "adapter_model.safetensors is not the file")
 
 
-def test_an_adapter_of_another_base_model_is_refused(server: Server, tiny_roberta: Path) -> None:
-    body = assert_problem(server.publish("other", text_bundle(tiny_roberta, ["a", "b"])), 422, "adapter_incompatible")
-    assert "trained on tiny" in body["faults"][0]
+def test_an_adapter_of_another_base_model_is_refused_with_its_other_faults(server: Server, tiny_roberta: Path) -> None:
+    other = text_bundle(tiny_roberta, ["a", "b"], r=100)
+    body = assert_problem(server.publish("other", other), 422, "adapter_incompatible")
+    assert "trained on tiny (sha256:" in body["faults"][0] and "this server's base model is sha256:" in body["faults"][0]
+    assert "r 100 is not a rank" in body["faults"][1]
+    assert "no tensor base_model.model.classifier.weight" in body["faults"]
+
+
+def test_a_head_for_another_image_encoder_is_refused(server: Server, bundles: dict[str, Bundle]) -> None:
+    manifest = bundles["vqa"].manifest.model_dump(mode="json")
+    manifest["base"] |= {"image_encoder": {"name": "eye\n", "fingerprint": "sha256:0"}, "ear": manifest["base"]["image_encoder"]}
+    sent = bundle_parts(bundles["vqa"], manifest=json.dumps(manifest).encode())
+    body = assert_problem(server.upload("other", sent), 422, "adapter_incompatible")
+    assert body["faults"][0].startswith("it was trained on eye\\n (sha256:0…); this server's image encoder is sha256:")
+    assert body["faults"][1] == "its manifest has the base 'ear'; accepted: image_encoder, sentence_encoder"
 
 
 def test_a_bad_alias_refuses_the_whole_upload(server: Server, bundles: dict[str, Bundle]) -> None:
@@ -129,3 +140,36 @@ def test_an_adapter_keeps_to_one_task(server: Server, bundles: dict[str, Bundle]
     assert_problem(server.publish("vqa", bundles["emotion"]), 409, "version_conflict", "visual-question-answering")
     assert_problem(server.publish("emotion", bundles["vqa"]), 409, "version_conflict", "text-classification")
     assert server.tree() == before
+
+
+def test_a_dry_run_does_all_but_publish(server: Server, bundles: dict[str, Bundle], tiny_base: Path) -> None:
+    new = text_bundle(tiny_base, ["a", "b"], seed=99)
+    before, listed = server.tree(), server.client.get("/v1/adapters").json()
+    told = {"digest": new.manifest.digest, "task": "text-classification", "labels": ["a", "b"], "version": None, "dry_run": True}
+    for name, aliases in (("fresh", {}), ("irony", {"canary": 1, "live": 2})):
+        response = server.publish(name, new, params={"dry_run": "true"})
+        assert response.status_code == 200 and response.json() == {"name": name, "aliases": aliases, **told}
+    known = server.publish("irony", bundles["irony"], params={"dry_run": "true"})
+    assert known.status_code == 200 and (known.json()["version"], known.json()["aliases"]["live"]) == (1, 2)
+    assert server.tree() == before and server.client.get("/v1/adapters").json() == listed
+    assert_problem(server.client.get("/v1/adapters/fresh"), 404, "adapter_not_found")
+
+
+def test_a_dry_run_finds_what_an_upload_would(server: Server, bundles: dict[str, Bundle], tiny_base: Path) -> None:
+    dry = {"dry_run": "true"}
+    broken = bundle_parts(bundles["irony"], adapter_config=b"[]", adapter_model=b"")
+    assert len(assert_problem(server.upload("fresh", broken, params=dry), 422, "adapter_incompatible")["faults"]) == 2
+    assert_problem(server.publish("vqa", bundles["emotion"], params=dry), 409, "version_conflict")
+    assert_problem(server.publish("Fresh", bundles["irony"], params=dry), 422, "invalid_input", "adapter name 'Fresh'")
+    assert_problem(server.publish("fresh", bundles["irony"], "../live", params=dry), 422, "invalid_input", "alias '../live'")
+    overflowing = text_bundle(tiny_base, ["a", "b"], lora_alpha=1e38)
+    assert_problem(server.publish("fresh", overflowing, params=dry), 422, "adapter_incompatible", "not finite")
+    assert_problem(server.publish("fresh", bundles["irony"], params={"dry_run": "maybe"}), 400, "bad_request", "dry_run")
+
+
+@pytest.mark.parametrize("part", ["adapter_model", "manifest", "alias"])
+def test_a_part_that_is_there_twice_is_named(server: Server, bundles: dict[str, Bundle], part: str) -> None:
+    files: list[Any] = [(name, (name, data)) for name, data in bundle_parts(bundles["irony"]).items()]
+    twice = [(part, (part, b"{}"))] if part != "alias" else [("alias", (None, b"live"))] * 2
+    response = server.client.post("/v1/adapters/fresh/versions", files=[*files, *twice])
+    assert_problem(response, 400, "bad_request", f"{part} is given more than once")

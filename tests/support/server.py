@@ -15,6 +15,7 @@ import httpx
 import uvicorn
 
 from service.app import Application, create_app
+from service.connection import Connection
 from service.settings import Settings
 from service.store.bundle import Bundle
 from service.store.database import FILE
@@ -55,7 +56,7 @@ class Server:
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.client = httpx.Client(base_url=self.url, timeout=60)
-        config = uvicorn.Config(self.application.asgi, lifespan="on", http="httptools", log_config=None)
+        config = uvicorn.Config(self.application.asgi, lifespan="on", http=Connection, ws="none", log_config=None)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, name="server")
 
