@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,6 @@ from service.store.records import AT_ONCE, DELETED, QUARANTINED, READY, ROLLED_B
 from service.store.selector import Ref, not_found
 
 log = logging.getLogger(__name__)
-FEW = 20  # adapters whose folders are looked through before others may change something
 LOCAL = "local"  # who changes something on the command line, or at a server that knows no keys
 
 
@@ -199,14 +198,17 @@ class Registry(Index):
                     reconcile(self.store, changes(name))
             self.refresh()
 
-    def collect(self) -> None:
+    def collect(self, go_on: Callable[[], bool] = lambda: True) -> None:
         """Remove files that no version needs any more, and register those that somebody has put into the store.
 
-        Changes by others wait for a part of it at a time.
+        An adapter's files are looked at first without stopping changes by others. ``go_on`` is asked before each.
         """
-        names = self.store.names()
-        for start in range(0, len(names), FEW):
-            self.adopt(names[start : start + FEW])
+        for name in self.store.names():
+            if not go_on():
+                return
+            versions, has_left_overs = self.store.look(name)
+            if has_left_overs or set(versions) != set(self.entry(name).versions):
+                self.adopt([name])
 
     @contextmanager
     def _moving(self, name: str, alias: str, expected: int | None, who: str) -> Iterator[tuple[Change, Adapter, Alias | None]]:
