@@ -37,6 +37,8 @@ class Database:
 
     def __init__(self, url: str | None, folder: Path) -> None:
         self._url = _parsed(url, folder)
+        if url is None:
+            folder.mkdir(parents=True, exist_ok=True)
         self.is_postgres = self._url.get_backend_name() == POSTGRES
         self._engine = _postgres(self._url) if self.is_postgres else _sqlite(self._url)
         self._changing = threading.Lock()
