@@ -56,7 +56,7 @@ class Registry(Index):
         try:
             return cls(store, Records(Database(database, folder)))
         except Unavailable as error:
-            raise StartupError(f"{files or folder}: {error}") from None
+            raise StartupError(f"QUICKCHANGE_STORE_URL={files or folder}: {error}") from None
 
     def close(self) -> None:
         """Give the database's connections back; requests go on being resolved."""

@@ -37,6 +37,7 @@ class Watcher:
         self._bell.stop()
         for thread in self._threads:
             thread.join()
+        self._bell.close()
 
     def look(self) -> None:
         """Take over changes now, and note what does not answer."""
