@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Protocol
 
-from service.errors import AdapterIncompatible
+from service.errors import AdapterIncompatible, AdapterNotFound
 from service.store.alias import Target
 from service.store.bundle import Bundle, Manifest
 from service.store.records import Change
@@ -36,13 +36,20 @@ def reconcile(store: Store, change: Change) -> None:
     """
     adapter, name = change.adapter(), change.name
     store.sweep(name)
-    for version in store.versions(name):
+    for version in _kept(store, name):
         if version in adapter.deleted:
             store.delete(Ref(name, version))
         elif version not in adapter.versions:
             _adopt(store, change, version)
     if not adapter.changed:
         _take_over(store, change)
+
+
+def _kept(store: Store, name: str) -> list[int]:
+    try:
+        return store.versions(name)
+    except AdapterNotFound:
+        return []  # all that there was has just been swept away
 
 
 def _adopt(store: Store, change: Change, version: int) -> None:

@@ -202,11 +202,14 @@ class Registry(Index):
     def collect(self) -> None:
         """Remove files that no version needs any more, and register those that somebody has put into the store.
 
-        Changes by others wait for a part of it at a time.
+        Copies that an interrupted change has left out of date are made anew. Changes by others wait for a part of it at a time.
         """
         names = self.store.names()
         for start in range(0, len(names), FEW):
             self.adopt(names[start : start + FEW])
+        for adapter in self:
+            if self._copied(adapter.name) != _copy(adapter):
+                self._mirror(adapter.name)
 
     @contextmanager
     def _moving(self, name: str, alias: str, expected: int | None, who: str) -> Iterator[tuple[Change, Adapter, Alias | None]]:
@@ -243,9 +246,19 @@ class Registry(Index):
     def _mirror(self, name: str) -> None:
         """Keep a copy of aliases and deleted numbers beside the files, from which a lost database can be made anew."""
         with self._mirroring, _only_logged(f"the copy of {name}'s aliases in the store is out of date"):
-            adapter = self.entry(name)
-            aliases = {alias: _plain(at.target) for alias, at in sorted(adapter.aliases.items())}
-            self.store.save_state(name, {"aliases": aliases, "deleted": sorted(adapter.deleted)})
+            self.store.save_state(name, _copy(self.entry(name)))
+
+    def _copied(self, name: str) -> dict[str, Any]:
+        """The copy as it is; one that is damaged says nothing."""
+        try:
+            return _copy(Adapter(name)) | self.store.state(name)
+        except AdapterIncompatible:
+            return _copy(Adapter(name))
+
+
+def _copy(adapter: Adapter) -> dict[str, Any]:
+    aliases = {alias: _plain(at.target) for alias, at in sorted(adapter.aliases.items())}
+    return {"aliases": aliases, "deleted": sorted(adapter.deleted)}
 
 
 def _plain(target: Target) -> Any:
