@@ -21,7 +21,7 @@ from service.store.selector import LIVE
 
 if TYPE_CHECKING:
     from service.app import Application
-    from service.store.records import Adapter
+    from service.store.entries import Adapter
 
 app = typer.Typer(no_args_is_help=True, help="One base model in memory; every request wears its own adapter.", epilog=EXIT_CODES)
 cli_adapters.app.command("verify")(cli_verify.verify)

@@ -18,7 +18,7 @@ from service.routes.schemas import AdapterList, AdapterView, Model, ModelList, P
 from service.routes.services import Services
 from service.routes.upload import Upload, UploadOperation
 from service.store.bundle import Bundle, Manifest
-from service.store.records import QUARANTINED, Adapter, Version
+from service.store.entries import QUARANTINED, Adapter, Version
 from service.store.selector import LIVE, Ref
 from service.tasks.lifecycle import Lifecycle
 

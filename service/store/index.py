@@ -9,7 +9,7 @@ from itertools import islice
 
 from service.errors import AdapterDeleted, AdapterNotFound, InvalidInput, VersionConflict
 from service.store.alias import Alias
-from service.store.records import Adapter
+from service.store.entries import Adapter
 from service.store.selector import LIVE, VERSION, Ref, not_found, split_selector
 
 SHOWN = 20  # names listed in an error

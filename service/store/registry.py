@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from service.errors import (
     AdapterIncompatible,
@@ -21,11 +21,14 @@ from service.errors import (
 )
 from service.store.alias import Alias, Target, check_requirements, check_target
 from service.store.bundle import Bundle, Manifest
+from service.store.change import ROLLED_BACK, Change
 from service.store.database import Database
+from service.store.entries import DELETED, QUARANTINED, READY, Adapter
 from service.store.index import Index, check_existing, check_task, listed
+from service.store.loading import AT_ONCE
 from service.store.location import open_files
-from service.store.reconcile import Store, reconcile
-from service.store.records import AT_ONCE, DELETED, QUARANTINED, READY, ROLLED_BACK, Adapter, Change, Records
+from service.store.reconcile import Store, copy_of, find, kept_copy, reconcile
+from service.store.records import Records
 from service.store.selector import Ref, not_found
 
 log = logging.getLogger(__name__)
@@ -44,7 +47,7 @@ class Registry(Index):
         self._clock = 0
         self._mirroring = threading.Lock()
         self.refresh()
-        self.adopt(sorted(set(store.names()) - set(self._adapters)))
+        self._bring_in(sorted(set(store.names()) - set(self._adapters)))
 
     @classmethod
     def open(cls, folder: Path, database: str | None = None, files: str | None = None) -> Self:
@@ -97,7 +100,7 @@ class Registry(Index):
         than its siblings', :class:`StoreFull` and :class:`Unavailable`.
         """
         with self.records.change(who) as changes:
-            change = changes(name)
+            change = changes.of(name)
             adapter = change.adapter()
             known = adapter.find(bundle.manifest.digest)
             ref = Ref(name, known or adapter.newest + 1)
@@ -168,7 +171,7 @@ class Registry(Index):
     def delete(self, ref: Ref, who: str = LOCAL) -> None:
         """Delete a version; raises :class:`VersionConflict` while an alias points at it."""
         with self.records.change(who) as changes:
-            change = changes(ref.name)
+            change = changes.of(ref.name)
             adapter = change.adapter()
             check_existing(adapter, ref.version)
             pointing = sorted(name for name, alias in adapter.aliases.items() if ref.version in alias.target.versions)
@@ -190,31 +193,34 @@ class Registry(Index):
             self.put(adapter)
         self._clock = now
 
-    def adopt(self, names: Sequence[str]) -> None:
-        """Register what the store has of these adapters and the database has not; raises as :meth:`publish` does."""
-        for start in range(0, len(names), AT_ONCE):
-            with self.records.change(LOCAL) as changes:
-                for name in names[start : start + AT_ONCE]:
-                    reconcile(self.store, changes(name))
-            self.refresh()
-
     def collect(self, go_on: Callable[[], bool] = lambda: True) -> None:
         """Remove files that no version needs any more, and register those that somebody has put into the store.
 
-        An adapter's files are looked at first without stopping changes by others. ``go_on`` is asked before each.
+        An adapter's files are looked at first without stopping changes by others. Copies that an interrupted change has left
+        out of date are made anew. ``go_on`` is asked before each adapter.
         """
         for name in self.store.names():
             if not go_on():
                 return
-            versions, has_left_overs = self.store.look(name)
-            if has_left_overs or set(versions) != set(self.entry(name).versions):
-                self.adopt([name])
+            self._tidy(name)
+
+    def _tidy(self, name: str) -> None:
+        versions, has_left_overs = self.store.look(name)
+        adapter = self.entry(name)
+        if not adapter.changed and versions:
+            self._bring_in([name])
+        elif has_left_overs or set(versions) != set(adapter.versions):
+            with self.records.change(LOCAL) as changes:
+                reconcile(self.store, changes.of(name))
+            self.refresh()
+        if self.entry(name).changed and kept_copy(self.store, name) != copy_of(self.entry(name)):
+            self._mirror(name)
 
     @contextmanager
     def _moving(self, name: str, alias: str, expected: int | None, who: str) -> Iterator[tuple[Change, Adapter, Alias | None]]:
         """A change of an alias, with its adapter and it as they stand."""
         with self.records.change(who) as changes:
-            change = changes(name)
+            change = changes.of(name)
             adapter = change.adapter()
             if not adapter.changed:
                 raise not_found(name, f"live: {self.live()}")
@@ -233,7 +239,7 @@ class Registry(Index):
     def _mark(self, ref: Ref, state: str, reason: str | None = None, manifest: Manifest | None = None) -> None:
         """Note a version's state where it is another one; a database that is away does not stop the request that noticed."""
         with _only_logged(f"{ref} is not marked as {state}"), self.records.change(LOCAL) as changes:
-            change = changes(ref.name)
+            change = changes.of(ref.name)
             known = change.adapter().versions.get(ref.version)
             if known is None or known.state == state:
                 return
@@ -245,13 +251,15 @@ class Registry(Index):
     def _mirror(self, name: str) -> None:
         """Keep a copy of aliases and deleted numbers beside the files, from which a lost database can be made anew."""
         with self._mirroring, _only_logged(f"the copy of {name}'s aliases in the store is out of date"):
-            adapter = self.entry(name)
-            aliases = {alias: _plain(at.target) for alias, at in sorted(adapter.aliases.items())}
-            self.store.save_state(name, {"aliases": aliases, "deleted": sorted(adapter.deleted)})
+            self.store.save_state(name, copy_of(self.entry(name)))
 
-
-def _plain(target: Target) -> Any:
-    return target.version if target == Target.at(target.version) else target.stored
+    def _bring_in(self, names: Sequence[str]) -> None:
+        """Register adapters of which the store has files and the database knows nothing."""
+        for start in range(0, len(names), AT_ONCE):
+            found = [find(self.store, name) for name in names[start : start + AT_ONCE]]
+            with self.records.change(LOCAL) as changes:
+                changes.bring_in([one for one in found if one.versions or one.deleted])
+            self.refresh()
 
 
 @contextmanager

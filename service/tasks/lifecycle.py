@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from service.errors import AdapterIncompatible, QuickchangeError
 from service.store.alias import Alias, Target
 from service.store.bundle import Bundle
-from service.store.records import READY, Adapter
+from service.store.entries import READY, Adapter
 from service.store.registry import LOCAL, Registry
 from service.store.selector import Ref, check_name
 from service.tasks.residency import Loader, Residency

