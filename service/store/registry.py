@@ -16,6 +16,7 @@ from service.errors import (
     PreconditionFailed,
     QuickchangeError,
     StartupError,
+    StoreFull,
     Unavailable,
     VersionConflict,
 )
@@ -97,22 +98,28 @@ class Registry(Index):
         For one that is quarantined they take the place of the damaged ones. Raises :class:`VersionConflict` for another task
         than its siblings', :class:`StoreFull` and :class:`Unavailable`.
         """
-        with self.records.change(who) as changes:
-            change = changes(name)
-            adapter = change.adapter()
-            known = adapter.find(bundle.manifest.digest)
-            ref = Ref(name, known or adapter.newest + 1)
-            if known is None:
-                check_task(adapter, bundle.manifest.task)
-                change.add(ref.version, bundle.manifest)
-            elif adapter.versions[known].state == QUARANTINED:
-                change.mark(known, READY)
-            else:
-                return ref, False
-            # The files come before the commit: what the registry names is there. Files without a registered version
-            # are in nobody's way, and those of an interrupted change are replaced by the next.
-            self.store.publish(ref, bundle)
-            changed = change.adapter()
+        written: Ref | None = None
+        try:
+            with self.records.change(who) as changes:
+                change = changes(name)
+                adapter = change.adapter()
+                known = adapter.find(bundle.manifest.digest)
+                ref = Ref(name, known or adapter.newest + 1)
+                if known is None:
+                    check_task(adapter, bundle.manifest.task)
+                    change.add(ref.version, bundle.manifest)
+                elif adapter.versions[known].state == QUARANTINED:
+                    change.mark(known, READY)
+                else:
+                    return ref, False
+                # The files come before the commit: what the registry names is there. Files without a registered version
+                # are in nobody's way, and those of an interrupted change are replaced by the next.
+                self.store.publish(ref, bundle)
+                written, changed = ref, change.adapter()
+        except (StoreFull, Unavailable):
+            if written is not None:
+                self._take_back(written)
+            raise
         self.put(changed)
         return ref, known is None
 
@@ -210,6 +217,12 @@ class Registry(Index):
         for adapter in self:
             if self._copied(adapter.name) != _copy(adapter):
                 self._mirror(adapter.name)
+
+    def _take_back(self, ref: Ref) -> None:
+        """Remove the files of a version whose registration has failed, lest a collection register it after all."""
+        with _only_logged(f"the files of {ref} stay"), self.records.hold(ref.name) as adapter:
+            if ref.version not in adapter.versions and ref.version not in adapter.deleted:
+                self.store.delete(ref)
 
     @contextmanager
     def _moving(self, name: str, alias: str, expected: int | None, who: str) -> Iterator[tuple[Change, Adapter, Alias | None]]:
