@@ -86,7 +86,7 @@ def test_the_audit_log_says_who_did_what(contract: ContractServer) -> None:
     for version in ("1", "2"):
         adapters(contract, "alias", "irony", "live", version)
     shown = words(adapters(contract, "audit"))
-    assert "2 2026-11-23 10:02 ann alias.set irony 2 live {'split': {'2': 100}}" in shown
+    assert '2 2026-11-23 10:02 ann alias.set irony 2 live {"split": {"2": 100}}' in shown
     assert shown.index("10:02") < shown.index("10:01")
     assert [
         entry["id"] for entry in json.loads(adapters(contract, "audit", "irony", "--json", "--limit", "1").stdout)["entries"]

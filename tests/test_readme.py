@@ -13,7 +13,7 @@ from service.settings import PREFIX, Settings
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
-CODE = "\n".join(re.findall(r"```\n(.*?)```", README, re.DOTALL))
+CODE = "\n".join(code for kind, code in re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE) if not kind)
 
 
 def test_the_configuration_table_is_the_settings() -> None:

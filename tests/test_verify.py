@@ -70,7 +70,7 @@ def test_files_are_checked_without_the_models(adapters: Path) -> None:
         "irony:1": [f"{WEIGHTS} is not the file that {MANIFEST} describes"],
         "irony:2": [f"no {CONFIG} in the bundle"],
         "irony:10": [f"no {MANIFEST}: the rest of an interrupted upload, which is not served"],
-        "vqa:1": [f"{MANIFEST}: is not JSON"],
+        "vqa:1": [f"{MANIFEST}: is not JSON, first at line 1, column 2"],
     }
     shown = quickchange("adapters", "verify", *quick)
     assert "4 checked, 4 faulty" in shown.stdout and f"✗ no {CONFIG} in the bundle" in words(shown)

@@ -71,7 +71,7 @@ def option_faults(config: Mapping[str, Any]) -> list[str]:
 def names_in(config: Mapping[str, Any], option: str) -> Sequence[str]:
     """The module names in a list; none where the option is not one."""
     names = config.get(option)
-    return names if isinstance(names, list) and _is_names(names, option) else []
+    return sorted(names) if names and not isinstance(names, str) and _is_names(names, option) else []
 
 
 class Ranks:
@@ -121,7 +121,8 @@ def _first(patterns: Sequence[tuple[re.Pattern[str], Any]], module: str, default
 def _is_names(value: Any, option: str) -> bool:
     if value is None or (option == "target_modules" and isinstance(value, str)):
         return True
-    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+    # PEFT has a set where its file has a list.
+    return isinstance(value, list | set) and all(isinstance(name, str) for name in value)
 
 
 def _unsupported(option: str, value: Any) -> str:

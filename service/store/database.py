@@ -37,6 +37,8 @@ class Database:
 
     def __init__(self, url: str | None, folder: Path) -> None:
         self._url = _parsed(url, folder)
+        if url is None:
+            folder.mkdir(parents=True, exist_ok=True)
         self.is_postgres = self._url.get_backend_name() == POSTGRES
         self._engine = _postgres(self._url) if self.is_postgres else _sqlite(self._url)
         self._changing = threading.Lock()
@@ -92,6 +94,9 @@ class Bell:
         """End every wait."""
         self._stopped.set()
 
+    def close(self) -> None:
+        """Give back what it holds, once nobody waits any more."""
+
 
 class Listener(Bell):
     """Waits for PostgreSQL's notifications; while the database is away, for the time alone."""
@@ -121,7 +126,12 @@ class Listener(Bell):
         """End every wait."""
         super().stop()
         self._calls.send(b"x")
+
+    def close(self) -> None:
+        """Give the connection back, once nobody waits any more."""
         self._hang_up()
+        self._heard.close()
+        self._calls.close()
 
     def _listen(self) -> None:
         import pg8000.native

@@ -89,6 +89,13 @@ class ObjectStore:
         with _changing(ref):
             self._remove(self._of(ref))
 
+    def look(self, name: str) -> tuple[list[int], bool]:
+        """Complete versions of an adapter, and whether interrupted changes have left anything beside them."""
+        with _reading(name):
+            paths = self._files(check_name(name))
+        whole = _whole(paths)
+        return sorted(whole), any(_is_left_over(path, whole) for path in paths)
+
     def sweep(self, name: str) -> None:
         """Remove what interrupted changes of an adapter have left; nothing of a complete version."""
         with _changing(name):

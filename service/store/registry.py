@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from service.store.records import AT_ONCE, DELETED, QUARANTINED, READY, ROLLED_B
 from service.store.selector import Ref, not_found
 
 log = logging.getLogger(__name__)
-FEW = 20  # adapters whose folders are looked through before others may change something
+STALE = "the copy of {}'s aliases in the store is out of date"
 LOCAL = "local"  # who changes something on the command line, or at a server that knows no keys
 
 
@@ -58,7 +58,7 @@ class Registry(Index):
         try:
             return cls(store, Records(Database(database, folder)))
         except Unavailable as error:
-            raise StartupError(f"{files or folder}: {error}") from None
+            raise StartupError(f"QUICKCHANGE_STORE_URL={files or folder}: {error}") from None
 
     def close(self) -> None:
         """Give the database's connections back; requests go on being resolved."""
@@ -206,17 +206,21 @@ class Registry(Index):
                     reconcile(self.store, changes(name))
             self.refresh()
 
-    def collect(self) -> None:
+    def collect(self, go_on: Callable[[], bool] = lambda: True) -> None:
         """Remove files that no version needs any more, and register those that somebody has put into the store.
 
-        Copies that an interrupted change has left out of date are made anew. Changes by others wait for a part of it at a time.
+        Copies that an interrupted change has left out of date are made anew. An adapter's files are looked at first without
+        stopping changes by others. ``go_on`` is asked before each.
         """
-        names = self.store.names()
-        for start in range(0, len(names), FEW):
-            self.adopt(names[start : start + FEW])
-        for adapter in self:
-            if self._copied(adapter.name) != _copy(adapter):
-                self._mirror(adapter.name)
+        for name in self.store.names():
+            if not go_on():
+                return
+            versions, has_left_overs = self.store.look(name)
+            if has_left_overs or set(versions) != set(self.entry(name).versions):
+                self.adopt([name])
+            if self._copied(name) != _copy(self.entry(name)):
+                with _only_logged(STALE.format(name)), self.records.hold(name) as adapter:
+                    self.store.save_state(name, _copy(adapter))
 
     def _take_back(self, ref: Ref) -> None:
         """Remove the files of a version whose registration has failed, lest a collection register it after all."""
@@ -258,7 +262,7 @@ class Registry(Index):
 
     def _mirror(self, name: str) -> None:
         """Keep a copy of aliases and deleted numbers beside the files, from which a lost database can be made anew."""
-        with self._mirroring, _only_logged(f"the copy of {name}'s aliases in the store is out of date"):
+        with self._mirroring, _only_logged(STALE.format(name)):
             self.store.save_state(name, _copy(self.entry(name)))
 
     def _copied(self, name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Takes over what other servers change, on a thread of its own."""
+"""Takes over what other servers change, and collects left-over files, on threads of its own."""
 
 from __future__ import annotations
 
@@ -21,17 +21,23 @@ class Watcher:
     def __init__(self, registry: Registry, seconds: float = SECONDS) -> None:
         self._registry, self._seconds = registry, seconds
         self._bell = registry.records.database.bell()
-        self._thread = threading.Thread(target=self._watch, name="watcher", daemon=True)
+        self._watching = True
+        calls = {"watcher": self._watch, "collector": self._collect}
+        self._threads = [threading.Thread(target=call, name=name, daemon=True) for name, call in calls.items()]
         self.problems: tuple[str, ...] = ()
 
     def start(self) -> None:
-        """Begin to watch."""
-        self._thread.start()
+        """Begin to watch, and once look through the files for what nobody needs."""
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """End, and wait for the thread."""
+        """End, and wait for the threads."""
+        self._watching = False
         self._bell.stop()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
+        self._bell.close()
 
     def look(self) -> None:
         """Take over changes now, and note what does not answer."""
@@ -44,7 +50,6 @@ class Watcher:
         self.problems = tuple(problems)
 
     def _watch(self) -> None:
-        self._collect()
         while self._bell.wait(self._seconds):
             try:
                 self.look()
@@ -53,6 +58,6 @@ class Watcher:
 
     def _collect(self) -> None:
         try:
-            self._registry.collect()
+            self._registry.collect(lambda: self._watching)
         except QuickchangeError as error:
             log.warning("left-over files stay for now: %s", error)

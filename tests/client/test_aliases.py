@@ -17,7 +17,7 @@ def test_an_alias_moves_splits_and_goes_back(contract: ContractServer, ask: Ask)
     assert (moved.adapter, moved.alias, moved.version, moved.generation, moved.split) == ("irony", "live", 1, 1, {"1": 100})
     split = ask(contract.url, "set_alias", "irony", "live", split={1: 90, 2: 10}, shadow=2, require={"macro_f1": ">= live"})
     assert (split.split, split.shadow, split.require, split.version) == ({"1": 90, "2": 10}, 2, {"macro_f1": ">= live"}, 1)
-    assert split.comparison is not None and split.comparison["agreement"] == 0.75
+    assert split.comparison is not None and split.comparison.agreement == 0.75
     assert ask(contract.url, "alias", "irony", "live") == split
     back = ask(contract.url, "rollback", "irony", "live")
     assert (back.split, back.shadow, back.generation) == ({"1": 100}, None, 3)

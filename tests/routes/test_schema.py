@@ -32,7 +32,7 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-KNOWN: dict[str, Any] = {"name": "irony", "alias": "live", "version": 1}
+KNOWN: dict[str, Any] = {"name": "irony", "alias": "live", "version": 1, "file": "manifest.json"}
 CALLS = 13  # at least
 SETTINGS = settings(
     max_examples=8,

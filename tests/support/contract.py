@@ -154,7 +154,9 @@ class ContractServer:
         view = {
             "adapter": name, "alias": alias, "generation": last["generation"], "version": self._heaviest(last),
             "split": last["split"], "shadow": last["shadow"], "require": last["require"], "history": history,
-            "comparison": {"rows": 12, "agreement": 0.75} if last["shadow"] else None,
+            "comparison": {
+                "version": 1, "shadow": 2, "rows": 12, "errors": 0, "agreement": 0.75, "score_drift": 0.1, "batch_ms": 5.0,
+            } if last["shadow"] else None,
         }  # fmt: skip
         return Reply(200, view, {"etag": f'"{last["generation"]}"'})
 
@@ -162,7 +164,7 @@ class ContractServer:
         changes = [(name, alias, move) for (name, alias), history in self.histories.items() for move in history]
         entries = [
             {"id": number, "at": move["at"], "who": move["who"], "action": f"alias.{move['action']}", "adapter": name,
-             "version": self._heaviest(move), "alias": alias, "detail": {"split": move["split"]}}
+             "version": self._heaviest(move), "alias": alias, "detail": json.dumps({"split": move["split"]})}
             for number, (name, alias, move) in enumerate(changes, 1)
             if name == request.query.get("adapter", name) and number < int(request.query.get("before", "1000000"))
         ]  # fmt: skip

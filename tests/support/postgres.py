@@ -39,7 +39,9 @@ class Postgres:
 
     def revive(self) -> None:
         """Start it again, as an operator would."""
-        (self._folder / "postmaster.pid").unlink()  # the library takes a process that nobody has waited for to be alive
+        # A process that nobody has waited for counts as alive, to the library and to the server.
+        for lock in (self._folder / "postmaster.pid", *self._folder.glob(".s.PGSQL.*")):
+            lock.unlink()
         self._server.ensure_postgres_running()
 
     def __enter__(self) -> Self:
