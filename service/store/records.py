@@ -78,6 +78,14 @@ class Records:
             if self.database.is_postgres:
                 connection.execute(text(f"NOTIFY {CHANNEL}"))
 
+    @contextmanager
+    def hold(self, name: str) -> Iterator[Adapter]:
+        """An adapter as it stands, which nobody changes meanwhile; nothing is written for it, so a full disk takes it."""
+        with self.database.change() as connection:
+            connection.execute(select(clock.c.value).with_for_update())
+            found = load_adapters(connection, [name])
+            yield found[0] if found else Adapter(name)
+
 
 def _clock(connection: Connection) -> int:
     return int(connection.scalar(select(clock.c.value)) or 0)

@@ -16,6 +16,7 @@ from service.errors import (
     PreconditionFailed,
     QuickchangeError,
     StartupError,
+    StoreFull,
     Unavailable,
     VersionConflict,
 )
@@ -32,6 +33,7 @@ from service.store.records import Records
 from service.store.selector import Ref, not_found
 
 log = logging.getLogger(__name__)
+STALE = "the copy of {}'s aliases in the store is out of date"
 LOCAL = "local"  # who changes something on the command line, or at a server that knows no keys
 
 
@@ -99,22 +101,28 @@ class Registry(Index):
         For one that is quarantined they take the place of the damaged ones. Raises :class:`VersionConflict` for another task
         than its siblings', :class:`StoreFull` and :class:`Unavailable`.
         """
-        with self.records.change(who) as changes:
-            change = changes.of(name)
-            adapter = change.adapter()
-            known = adapter.find(bundle.manifest.digest)
-            ref = Ref(name, known or adapter.newest + 1)
-            if known is None:
-                check_task(adapter, bundle.manifest.task)
-                change.add(ref.version, bundle.manifest)
-            elif adapter.versions[known].state == QUARANTINED:
-                change.mark(known, READY)
-            else:
-                return ref, False
-            # The files come before the commit: what the registry names is there. Files without a registered version
-            # are in nobody's way, and those of an interrupted change are replaced by the next.
-            self.store.publish(ref, bundle)
-            changed = change.adapter()
+        written: Ref | None = None
+        try:
+            with self.records.change(who) as changes:
+                change = changes.of(name)
+                adapter = change.adapter()
+                known = adapter.find(bundle.manifest.digest)
+                ref = Ref(name, known or adapter.newest + 1)
+                if known is None:
+                    check_task(adapter, bundle.manifest.task)
+                    change.add(ref.version, bundle.manifest)
+                elif adapter.versions[known].state == QUARANTINED:
+                    change.mark(known, READY)
+                else:
+                    return ref, False
+                # The files come before the commit: what the registry names is there. Files without a registered version
+                # are in nobody's way, and those of an interrupted change are replaced by the next.
+                self.store.publish(ref, bundle)
+                written, changed = ref, change.adapter()
+        except (StoreFull, Unavailable):
+            if written is not None:
+                self._take_back(written)
+            raise
         self.put(changed)
         return ref, known is None
 
@@ -214,7 +222,14 @@ class Registry(Index):
                 reconcile(self.store, changes.of(name))
             self.refresh()
         if self.entry(name).changed and kept_copy(self.store, name) != copy_of(self.entry(name)):
-            self._mirror(name)
+            with _only_logged(STALE.format(name)), self.records.hold(name) as kept:
+                self.store.save_state(name, copy_of(kept))
+
+    def _take_back(self, ref: Ref) -> None:
+        """Remove the files of a version whose registration has failed, lest a collection register it after all."""
+        with _only_logged(f"the files of {ref} stay"), self.records.hold(ref.name) as adapter:
+            if ref.version not in adapter.versions and ref.version not in adapter.deleted:
+                self.store.delete(ref)
 
     @contextmanager
     def _moving(self, name: str, alias: str, expected: int | None, who: str) -> Iterator[tuple[Change, Adapter, Alias | None]]:
@@ -250,7 +265,7 @@ class Registry(Index):
 
     def _mirror(self, name: str) -> None:
         """Keep a copy of aliases and deleted numbers beside the files, from which a lost database can be made anew."""
-        with self._mirroring, _only_logged(f"the copy of {name}'s aliases in the store is out of date"):
+        with self._mirroring, _only_logged(STALE.format(name)):
             self.store.save_state(name, copy_of(self.entry(name)))
 
     def _bring_in(self, names: Sequence[str]) -> None:

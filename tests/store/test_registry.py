@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -304,24 +306,51 @@ def test_a_version_that_somebody_put_into_the_store_is_registered(registry: Regi
     assert publish(registry, "mood", bundle(b"2")).version == 8
 
 
-def test_a_full_disk_changes_nothing(registry: Registry, tmp_path: Path) -> None:
-    publish(registry, "mood", bundle(b"1"))
-    shutil.copytree(tmp_path / "adapters", tmp_path / "before")
-    import resource
-
+@contextmanager
+def limited(size: int) -> Iterator[None]:
+    """No file grows beyond so many bytes, which to the program is a disk that is full."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    import signal
-
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
-        with pytest.raises(StoreFull):
-            publish(registry, "mood", bundle(b"x" * 5000))
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_changes_nothing(registry: Registry, tmp_path: Path) -> None:
+    publish(registry, "mood", bundle(b"1"))
+    shutil.copytree(tmp_path / "adapters", tmp_path / "before")
+    with limited(1000), pytest.raises(StoreFull):
+        publish(registry, "mood", bundle(b"x" * 5000))
     assert listing(tmp_path / "adapters") == listing(tmp_path / "before")
     assert publish(registry, "mood", bundle(b"2")).version == 2
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_a_disk_that_is_full_at_the_commit_changes_nothing(
+    registry: Registry, reopened: Callable[[], Registry], tmp_path: Path
+) -> None:
+    publish(registry, "mood", bundle(b"1"))
+    with limited((tmp_path / "registry.db").stat().st_size):
+        refused = publish_until_full(registry)
+    files = {path.split("/")[1] for path in listing(tmp_path / "adapters") if path.startswith("mood/")}
+    assert files == {str(number) for number in range(1, refused)}
+    again = reopened()
+    again.collect()
+    assert list(again.get("mood").versions) == list(registry.get("mood").versions) == list(range(1, refused))
+    assert publish(again, "mood", bundle(b"2")).version == refused
+
+
+def publish_until_full(registry: Registry) -> int:
+    """Publish versions until the database refuses one, and return its number."""
+    for number in range(2, 200):
+        try:
+            publish(registry, "mood", bundle(b"%d of many" % number))
+        except StoreFull:
+            return number
+    raise AssertionError("the limit was never reached")
 
 
 def listing(folder: Path) -> list[str]:

@@ -16,7 +16,8 @@ from moto.server import ThreadedMotoServer
 BUCKET = "adapters"
 REGION = "us-east-1"
 SECRET = "not-to-be-seen"
-Fault = Literal["fail", "lose", "truncate", "stall", "stranger"]
+Fault = Literal["slow", "fail", "lose", "truncate", "stall", "stranger"]
+SLOW = 0.5  # seconds
 PASSED = ("Content-Type", "Content-Length", "If-None-Match", "Host", "x-amz-content-sha256", "Authorization", "x-amz-date")
 
 
@@ -55,6 +56,7 @@ class S3:
 class Door:
     """Passes requests on to an S3 server; ``fault`` says which of them, by method and path, go wrong, and how.
 
+    ``slow``: right, but late.
     ``fail``: 500 and nothing done. ``lose``: done, but answered with 500. ``truncate``: the connection ends amid the body.
     ``stall``: no answer until the door closes. ``stranger``: somebody else's 404.
     """
@@ -72,8 +74,8 @@ class Door:
                 door.seen.append(f"{self.command} {self.path}")
                 fault = door.fault(self.command, self.path)
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                if fault == "stall":
-                    door.closing.wait(20)
+                if fault in ("stall", "slow"):
+                    door.closing.wait(20 if fault == "stall" else SLOW)
                 status, headers, answer = (500, {}, b"") if fault == "fail" else ask(port, self, body)
                 if fault == "lose":
                     status, headers, answer = 500, {}, b""
