@@ -14,6 +14,7 @@ from service.routes.caller import Caller
 from service.routes.guards import KEEPS_TO_PREFIX, json_only
 from service.routes.keys import PREDICT
 from service.routes.problems import documented
+from service.routes.routed import RoutedOperation
 from service.routes.schemas import ClassifyBody, SentimentBody, TextResult, TextResults
 from service.routes.services import Services, respond
 from service.tasks.text_classification import Classification, TextRequest
@@ -31,6 +32,7 @@ ERRORS = documented(400, 401, 403, 404, 410, 413, 415, 422, 429, 503, 504)
     "/v1/sentiment",
     status_code=200,
     opt={"scope": PREDICT, KEEPS_TO_PREFIX: True},
+    operation_class=RoutedOperation,
     guards=[json_only],
     tags=["predict"],
     summary="Classify the sentiment of a text",
@@ -48,6 +50,7 @@ async def sentiment(
     "/v1/classify",
     status_code=200,
     opt={"scope": PREDICT, KEEPS_TO_PREFIX: True},
+    operation_class=RoutedOperation,
     guards=[json_only],
     tags=["predict"],
     summary="Classify texts by any adapters",

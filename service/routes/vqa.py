@@ -8,7 +8,7 @@ from typing import Any
 
 from litestar import Request, Response, post
 from litestar.di import NamedDependency
-from litestar.openapi.spec import Example, OpenAPIMediaType, Operation, RequestBody, Schema
+from litestar.openapi.spec import Example, OpenAPIMediaType, RequestBody, Schema
 from litestar.openapi.spec.enums import OpenAPIFormat, OpenAPIType
 from pydantic import ValidationError
 
@@ -19,6 +19,7 @@ from service.routes.form import read_form
 from service.routes.guards import KEEPS_TO_PREFIX, Connection, content_type
 from service.routes.keys import PREDICT
 from service.routes.problems import documented
+from service.routes.routed import RoutedOperation
 from service.routes.schemas import ScoredAnswer, VqaBody, VqaResult, VqaResults, faults_of
 from service.routes.services import Services, respond
 from service.tasks.vqa import VqaAnswer, VqaRequest
@@ -50,10 +51,11 @@ _EXAMPLE = Example(summary="one question", value={"image": "iVBORw0KGgo…", "qu
 
 
 @dataclass
-class _VqaOperation(Operation):
+class _VqaOperation(RoutedOperation):
     """The handler reads two content types, which the framework cannot tell from its signature."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         content = {
             "multipart/form-data": OpenAPIMediaType(schema=_FORM),
             "application/json": OpenAPIMediaType(schema=_JSON, examples={"question": _EXAMPLE}),

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import logging
-import select
-import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from service.errors import StartupError, StoreFull, Unavailable
+from service.store.bell import SOCKET_SECONDS, Bell, Listener, unix_socket
 
 log = logging.getLogger(__name__)
 HEAD = "0001"  # the newest migration
 FILE = "registry.db"
-CHANNEL = "quickchange"
 LOCK_SECONDS = 5  # to wait for another's change before a client is told to come again
-SOCKET_SECONDS = 15
 POSTGRES = "postgresql"
 FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC, "53100", "53400"}
 ACCEPTED = "sqlite:///FILE, or postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
@@ -80,82 +77,6 @@ class Database:
         self._engine.dispose()
 
 
-class Bell:
-    """Waits for a change by another server, or for a time: SQLite tells nobody."""
-
-    def __init__(self) -> None:
-        self._stopped = threading.Event()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait, at most so long; whether to go on waiting after that."""
-        return not self._stopped.wait(seconds)
-
-    def stop(self) -> None:
-        """End every wait."""
-        self._stopped.set()
-
-    def close(self) -> None:
-        """Give back what it holds, once nobody waits any more."""
-
-
-class Listener(Bell):
-    """Waits for PostgreSQL's notifications; while the database is away, for the time alone."""
-
-    def __init__(self, url: URL) -> None:
-        super().__init__()
-        self._url = url
-        self._heard, self._calls = socket.socketpair()
-        self._connection: Any = None
-        self._socket: socket.socket | None = None
-
-    def wait(self, seconds: float) -> bool:
-        """Wait for a notification, at most so long; whether to go on waiting after that."""
-        try:
-            if self._connection is None:
-                self._listen()
-            ready = select.select([cast("socket.socket", self._socket), self._heard], [], [], seconds)[0]
-            if self._socket in ready:
-                self._connection.run("SELECT 1")  # reads what has come
-        except Exception as error:  # whatever the driver makes of a lost connection
-            log.debug("not listening: %s", error)
-            self._hang_up()
-            self._stopped.wait(seconds)
-        return not self._stopped.is_set()
-
-    def stop(self) -> None:
-        """End every wait."""
-        super().stop()
-        self._calls.send(b"x")
-
-    def close(self) -> None:
-        """Give the connection back, once nobody waits any more."""
-        self._hang_up()
-        self._heard.close()
-        self._calls.close()
-
-    def _listen(self) -> None:
-        import pg8000.native
-
-        path, url = _unix_socket(self._url), self._url
-        if path is not None:
-            self._socket = socket.socket(socket.AF_UNIX)
-            self._socket.settimeout(SOCKET_SECONDS)
-            self._socket.connect(path)
-        else:
-            self._socket = socket.create_connection((url.host or "127.0.0.1", url.port or 5432), SOCKET_SECONDS)
-        self._connection = pg8000.native.Connection(
-            url.username or "postgres", database=url.database, password=url.password, sock=self._socket
-        )
-        self._connection.run(f"LISTEN {CHANNEL}")
-
-    def _hang_up(self) -> None:
-        with suppress(Exception):
-            self._connection.close()
-        with suppress(Exception):
-            cast("socket.socket", self._socket).close()
-        self._connection = self._socket = None
-
-
 def _parsed(url: str | None, folder: Path) -> URL:
     if url is None:
         return URL.create("sqlite", database=str(folder / FILE))
@@ -167,12 +88,6 @@ def _parsed(url: str | None, folder: Path) -> URL:
         if backend in (POSTGRES, "postgres"):
             return parsed.set(drivername=f"{POSTGRES}+pg8000")
     raise StartupError(f"QUICKCHANGE_REGISTRY_URL={url.partition('://')[0][:20]}://…: no such database; accepted: {ACCEPTED}")
-
-
-def _unix_socket(url: URL) -> str | None:
-    """The path of the server's socket, where the address has ``?host=/folder`` as PostgreSQL's own tools write it."""
-    host = url.query.get("host")
-    return f"{host}/.s.PGSQL.{url.port or 5432}" if isinstance(host, str) and host.startswith("/") else None
 
 
 def _sqlite(url: URL) -> Engine:
@@ -195,7 +110,7 @@ def _sqlite(url: URL) -> Engine:
 
 
 def _postgres(url: URL) -> Engine:
-    path = _unix_socket(url)
+    path = unix_socket(url)
     if path is not None:
         url = url.set(query={}).update_query_dict({"unix_sock": path})
     engine = create_engine(url, pool_pre_ping=True, connect_args={"timeout": SOCKET_SECONDS, "tcp_keepalive": True})

@@ -11,9 +11,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select, text, update
 
 from service.store.alias import Move, Target
+from service.store.bell import CHANNEL
 from service.store.bundle import Manifest, parse_manifest
 from service.store.change import Changes
-from service.store.database import CHANNEL, Database
+from service.store.database import Database
 from service.store.entries import Adapter, Entry
 from service.store.loading import chosen, load_adapters, pieces
 from service.store.tables import adapters, audit, clock, history, versions
