@@ -78,11 +78,11 @@ class Adapter:
         versions = {number: weights for number, weights in self.versions.items() if number != version}
         return replace(self.repair(version), versions=versions, deleted=self.deleted | {version})
 
-    def refuses_to_delete(self, version: int) -> type[QuickchangeError] | None:
-        """Why it cannot be deleted."""
+    def refuses_to_delete(self, version: int) -> Refusals:
+        """The error that must come when it is deleted; none when it must go."""
         if version not in self.versions:
-            return AdapterDeleted if version in self.deleted else AdapterNotFound
-        return VersionConflict if any(version in target.versions for target in self.aliases.values()) else None
+            return {AdapterDeleted if version in self.deleted else AdapterNotFound}
+        return {VersionConflict} if any(version in target.versions for target in self.aliases.values()) else set()
 
     def point(self, alias: str, target: Target, require: Mapping[str, str] | None) -> Adapter:
         """The alias moves."""

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from service.errors import AdapterDeleted, AdapterIncompatible, AdapterNotFound, QuickchangeError, VersionConflict
+from service.errors import AdapterDeleted, AdapterIncompatible, AdapterNotFound, VersionConflict
 from service.store.alias import Target
 from service.store.layout import MANIFEST, WEIGHTS
 from service.store.records import QUARANTINED, READY
@@ -104,8 +104,7 @@ class Lives(RuleBasedStateMachine):
         refused = before.refusals(alias, target, require, expected)
         try:
             moved = self.servers[server].set_alias(name, alias, target, require=require, expected=expected)
-        except QuickchangeError as error:
-            assert type(error) in refused
+        except tuple(refused):
             return
         assert not refused
         now = before.point(alias, target, require)
@@ -118,10 +117,10 @@ class Lives(RuleBasedStateMachine):
         if version is not None:
             self.point(1 - server, name, alias, version, {}, 0)
         before = self.model[name]
+        refusal: type[Exception] = VersionConflict if alias in before.aliases else AdapterNotFound
         try:
             moved = self.servers[server].roll_back(name, alias)
-        except (AdapterNotFound, VersionConflict) as error:
-            assert type(error) is (VersionConflict if alias in before.aliases else AdapterNotFound)
+        except refusal:
             assert not before.can_roll_back(alias)
             return
         assert before.can_roll_back(alias)
@@ -143,12 +142,12 @@ class Lives(RuleBasedStateMachine):
     def delete(self, server: int, name: str, version: int, asked: bool) -> None:
         """At times the other server is asked for it before it knows."""
         before, number = self.model[name], self.some(name, version)
+        refused = before.refuses_to_delete(number)
         try:
             self.servers[server].delete(Ref(name, number))
-        except (AdapterNotFound, VersionConflict) as error:
-            assert type(error) is before.refuses_to_delete(number)
+        except tuple(refused):
             return
-        assert before.refuses_to_delete(number) is None
+        assert not refused
         self.changed(server, name, before.delete(number), "delete", number)
         if asked:
             self.read(1 - server, name, version)
