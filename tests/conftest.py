@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from service.models.image_encoder import ImageEncoder
     from service.models.sentence_encoder import SentenceEncoder
     from service.store.bundle import Bundle
+    from tests.soak.recognisable import Maker
     from tests.support.postgres import Postgres
     from tests.support.server import Server
 
@@ -59,6 +60,14 @@ def bundles(tiny_base: Path, towers: Towers) -> dict[str, Bundle]:
         "short": text_bundle(tiny_base, ["no", "yes"], seed=5, max_length=8),
         "vqa": vqa_bundle(*towers, [f"answer {i}" for i in range(12)]),
     }
+
+
+@pytest.fixture(scope="session")
+def maker(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Maker:
+    """Makes adapters whose answers tell which version gave them."""
+    from tests.soak.recognisable import Maker
+
+    return Maker(tiny_base, tmp_path_factory.mktemp("templates"))
 
 
 @pytest.fixture(scope="session")

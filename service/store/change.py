@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from service.store.alias import Target
+from service.store.alias import Alias, Target
 from service.store.bundle import Manifest, parse_manifest
 from service.store.entries import DELETED, QUARANTINED, READY, Adapter
 from service.store.loading import load_adapters
@@ -104,14 +104,15 @@ class Change:
         self._connection.execute(update(versions).where(*where).values(values))
         self._note({READY: "restore", QUARANTINED: "quarantine", DELETED: "delete"}[state], version=version, detail=reason)
 
-    def point(self, alias: str, target: Target, action: str = SET, before: int | None = None) -> None:
-        """Move an alias; ``before`` is the generation that a later rollback goes back to."""
+    def point(self, alias: str, target: Target, action: str = SET, before: int | None = None) -> Alias:
+        """Move an alias, and return it as it stands then; ``before`` is the generation that a later rollback goes back to."""
         generation = self._record(alias, target, action, before)
         where = (aliases.c.name == self.name, aliases.c.alias == alias)
         self._connection.execute(delete(aliases).where(*where))
         row = {"name": self.name, "alias": alias, "generation": generation, "target": target.dump()}
         self._connection.execute(insert(aliases).values(row))
         self._note(action, alias=alias, version=target.version, detail=target.dump())
+        return Alias(generation, target)
 
     def remove(self, alias: str) -> None:
         """Take an alias away."""

@@ -77,21 +77,25 @@ class Registry(Index):
         Raises :class:`AdapterIncompatible` for one that is damaged, which is quarantined until it can be read again, and
         :class:`AdapterNotFound` or :class:`Unavailable` as the store does.
         """
-        registered = self.entry(ref.name).versions.get(ref.version)
+        entry = self.entry(ref.name)
+        # What was deleted after somebody resolved it is not read again: nobody would take it out of memory.
+        check_existing(entry, ref.version)
+        registered = entry.versions[ref.version]
         try:
             bundle = self.store.read(ref)
-            if registered is not None and registered.digest not in (None, bundle.manifest.digest):
+            if registered.digest not in (None, bundle.manifest.digest):
                 raise AdapterIncompatible([f"the files of {ref} are not those that were published"])
         except AdapterNotFound:
-            if registered is None or ref.version not in self.get(ref.name).versions:
-                raise
+            with _only_logged(f"whether {ref} was deleted by another server is not known"):
+                self.refresh()
+            check_existing(self.entry(ref.name), ref.version)
             gone = AdapterIncompatible([f"the files of {ref} are not in the store"])
             self._mark(ref, QUARANTINED, str(gone))
             raise gone from None
         except AdapterIncompatible as error:
             self._mark(ref, QUARANTINED, str(error))
             raise
-        if registered is not None and registered.state == QUARANTINED:
+        if registered.state == QUARANTINED:
             self._mark(ref, READY, manifest=bundle.manifest)
         return bundle
 
@@ -149,8 +153,7 @@ class Registry(Index):
                 check_existing(adapter, version)
             if target.require:
                 check_requirements(target, change.manifests(), adapter.aliases)
-            change.point(alias, target, before=present.generation if present else None)
-        return self._adapters[name].aliases[alias]
+            return change.point(alias, target, before=present.generation if present else None)
 
     def roll_back(self, name: str, alias: str, *, expected: int | None = None, who: str = LOCAL) -> Alias:
         """Point an alias where it pointed before its last move; again, and it goes back one step more.
@@ -167,8 +170,7 @@ class Registry(Index):
                 raise VersionConflict(
                     f"alias {alias} of adapter {name!r} pointed at version {listed(lost)} before, which was deleted"
                 )
-            change.point(alias, target, ROLLED_BACK, before)
-        return self._adapters[name].aliases[alias]
+            return change.point(alias, target, ROLLED_BACK, before)
 
     def remove_alias(self, name: str, alias: str, who: str = LOCAL) -> None:
         """Take an alias away; raises :class:`AdapterNotFound` when the adapter does not have it."""

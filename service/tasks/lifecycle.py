@@ -26,6 +26,7 @@ class AdapterTask(Loader[Any, Any], Protocol):
 class Lifecycle:
     """Changes to the adapters, each complete before anybody can see it; requests go on meanwhile.
 
+    A change begins with what other servers have done, so that it does not matter which of them a client has asked before.
     What the selectors in ``preloaded`` mean stays in memory, through every change.
     """
 
@@ -44,6 +45,7 @@ class Lifecycle:
         nothing has changed; where only the alias cannot be moved, the version stays.
         """
         _check_names(name, alias)
+        self.registry.refresh()
         known = self.registry.find(name, bundle.manifest.digest)
         if known is not None and self.registry.entry(name).versions[known.version].state == READY:
             ref, is_new = known, False
@@ -59,6 +61,7 @@ class Lifecycle:
         Returns the version that has the same files already, if there is one.
         """
         _check_names(name, alias)
+        self.registry.refresh()
         known = self.registry.find(name, bundle.manifest.digest)
         if known is None:
             self._try(name, bundle)
@@ -79,6 +82,7 @@ class Lifecycle:
         Arguments and errors are those of the registry's own method.
         """
         check_name(alias, "alias")
+        self.registry.refresh()
         for version in sorted(target.versions):
             self._load(self.registry.version(name, version))
         return self.registry.set_alias(name, alias, target, require=require, expected=expected, who=who)
@@ -92,6 +96,7 @@ class Lifecycle:
 
     def delete(self, name: str, version: int, who: str = LOCAL) -> None:
         """Delete a version from the store and from memory; requests that already hold it finish."""
+        self.registry.refresh()
         self.registry.delete(self.registry.version(name, version), who)
 
     def load_live(self, seconds: float) -> list[str]:
@@ -141,8 +146,9 @@ class Lifecycle:
     def _new_version(self, name: str, bundle: Bundle, who: str) -> tuple[Ref, bool]:
         checked, loaded = self._try(name, bundle)
         ref, is_new = self.registry.publish(name, bundle, who)
-        if is_new:
-            self.residency.put(ref, checked, loaded)
+        self.residency.put(ref, checked, loaded)
+        if ref.version not in self.registry.entry(name).versions:
+            self.residency.drop(ref)  # deleted since it was published
         return ref, is_new
 
     def _try(self, name: str, bundle: Bundle) -> tuple[Any, Any]:

@@ -137,8 +137,8 @@ class Residency:
                 self._forget(ref)
 
     def _forget(self, ref: Ref) -> None:
+        self.host.drop(ref)  # first: who does not find it on the device any more finds it nowhere
         self.device.drop(ref)
-        self.host.drop(ref)
 
     def _checked(self, ref: Ref, loader: Loader[Checked, Loaded]) -> Checked:
         checked: Checked | None = self.host.get(ref)

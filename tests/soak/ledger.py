@@ -36,9 +36,9 @@ class Line:
         """The versions that exist."""
         return [number for number in self.versions if number not in self.deleting]
 
-    def settle(self) -> None:
-        """The server has confirmed what it was asked for last."""
-        self.settled = len(self.live) - 1
+    def settle(self, versions: int = 1) -> None:
+        """The server has confirmed what it was asked for last, be it a split over several versions."""
+        self.settled = len(self.live) - versions
 
 
 @dataclass(frozen=True, slots=True)

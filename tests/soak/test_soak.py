@@ -16,11 +16,6 @@ from tests.soak.traffic import Count
 NAME = "mood"
 
 
-@pytest.fixture(scope="module")
-def maker(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Maker:
-    return Maker(tiny_base, tmp_path_factory.mktemp("templates"))
-
-
 @pytest.fixture
 def line(maker: Maker) -> Line:
     """Three versions, of which the second is live, and the first is deleted."""

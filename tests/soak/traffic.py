@@ -161,7 +161,7 @@ class Traffic:
         self._serial += 1
         if at_once:
             line.live.append(number)
-        answer = await _done(wire, upload(f"/v1/adapters/{line.name}/versions", parts, LIVE if at_once else None))
+        answer = await done(wire, upload(f"/v1/adapters/{line.name}/versions", parts, LIVE if at_once else None))
         if answer["version"] != number:
             raise Unexpected(f"{line.name}: an upload became version {answer['version']}, expected {number}")
         line.published = number
@@ -172,16 +172,16 @@ class Traffic:
     async def _point(self, wire: Wire, line: Line, number: int) -> None:
         line.live.append(number)
         body = json.dumps({"version": number}).encode()
-        await _done(wire, request("PUT", f"/v1/adapters/{line.name}/aliases/{LIVE}", body))
+        await done(wire, request("PUT", f"/v1/adapters/{line.name}/aliases/{LIVE}", body))
         line.settle()
 
     async def _delete(self, wire: Wire, line: Line, number: int) -> None:
         line.deleting.add(number)
-        await _done(wire, request("DELETE", f"/v1/adapters/{line.name}/versions/{number}"))
+        await done(wire, request("DELETE", f"/v1/adapters/{line.name}/versions/{number}"))
         line.deleted.add(number)
 
 
-async def _done(wire: Wire, change: bytes) -> dict[str, Any]:
+async def done(wire: Wire, change: bytes) -> dict[str, Any]:
     """What the server answers to a change, which is asked for again while all memory is in use."""
     while True:
         status, answer = await wire.ask(change)

@@ -23,7 +23,7 @@ from service.errors import (
     StoreFull,
     VersionConflict,
 )
-from service.store.alias import Target
+from service.store.alias import Alias, Target
 from service.store.bundle import TEXT_CLASSIFICATION, VISUAL_QUESTION_ANSWERING, Bundle, Manifest, Task
 from service.store.entries import QUARANTINED, READY
 from service.store.registry import Registry
@@ -384,6 +384,47 @@ def test_a_change_is_seen_by_the_other_server(registry: Registry, reopened: Call
     other.refresh()
     other.refresh()
     assert other.resolve("mood") == Ref("mood", 1) and heard == [(0, 1)]
+
+
+def test_a_version_that_another_server_has_deleted_is_not_taken_for_damaged(
+    registry: Registry, reopened: Callable[[], Registry]
+) -> None:
+    publish(registry, "mood", bundle(b"1"))
+    other = reopened()
+    registry.delete(Ref("mood", 1))
+    with pytest.raises(AdapterDeleted):
+        other.read(Ref("mood", 1))
+
+
+def test_a_version_that_was_deleted_is_not_read_even_while_its_files_are_there(registry: Registry, folder: Path) -> None:
+    publish(registry, "mood", bundle(b"1"))
+    shutil.copytree(folder / "mood/1", folder / "kept")
+    registry.delete(Ref("mood", 1))
+    shutil.move(folder / "kept", folder / "mood/1")
+    with pytest.raises(AdapterDeleted):
+        registry.read(Ref("mood", 1))
+
+
+def test_who_moves_an_alias_is_told_of_his_own_move_though_others_follow_at_once(
+    registry: Registry, reopened: Callable[[], Registry]
+) -> None:
+    for weights in (b"1", b"2"):
+        publish(registry, "mood", bundle(weights))
+    other = reopened()
+
+    def follow() -> None:
+        registry.listeners.clear()
+        point(other, "mood", "live", 2)
+        registry.refresh()
+
+    moves: list[Callable[[], Alias]] = [
+        lambda: registry.set_alias("mood", "live", Target.at(1)),
+        lambda: registry.roll_back("mood", "live"),
+    ]
+    for move in moves:
+        registry.listeners.append(lambda *_: follow())
+        moved = move()
+        assert (moved.generation % 2, moved.target) == (1, Target.at(1))
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", "A", ".a", "-a", "a" * 65, "a\0", "a\n", "ä", "__base__"])

@@ -34,8 +34,10 @@ class Postgres:
     def kill(self) -> None:
         """Let it die at once, with all that it has started."""
         first = psutil.Process(self._server.get_pid())
-        for process in (first, *first.children(recursive=True)):
+        all_of_it = [first, *first.children(recursive=True)]
+        for process in all_of_it:
             process.kill()
+        psutil.wait_procs(all_of_it, 10)  # as long as the system knows them, the next server takes their locks for held
 
     def revive(self) -> None:
         """Start it again, as an operator would."""
