@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from service.errors import AdapterDeleted, AdapterIncompatible, AdapterNotFound, VersionConflict
 from service.store.alias import Target
-from service.store.layout import MANIFEST, WEIGHTS
 from service.store.entries import QUARANTINED, READY
+from service.store.layout import MANIFEST, WEIGHTS
 from service.store.registry import Registry
 from service.store.selector import Ref
 from tests.store.model import METRIC, Adapter, bundle
