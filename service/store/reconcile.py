@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from service.errors import AdapterIncompatible, AdapterNotFound
 from service.store.alias import Target
 from service.store.bundle import Bundle, Manifest
-from service.store.records import Change
+from service.store.records import Adapter, Change
 from service.store.selector import Ref
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,21 @@ def reconcile(store: Store, change: Change) -> None:
         _take_over(store, change)
 
 
+def copy_of(adapter: Adapter) -> dict[str, Any]:
+    """What the store keeps of an adapter beside its versions."""
+    aliases = {alias: _plain(at.target) for alias, at in sorted(adapter.aliases.items())}
+    return {"aliases": aliases, "deleted": sorted(adapter.deleted)}
+
+
+def copied(store: Store, name: str) -> dict[str, Any]:
+    """What the store has kept of an adapter; a copy that is damaged says nothing. Raises :class:`Unavailable`."""
+    nothing = copy_of(Adapter(name))
+    try:
+        return nothing | store.state(name)
+    except AdapterIncompatible:
+        return nothing
+
+
 def _kept(store: Store, name: str) -> list[int]:
     try:
         return store.versions(name)
@@ -79,3 +94,7 @@ def _take_over(store: Store, change: Change) -> None:
 
 def _target(kept: Any) -> Target:
     return Target.at(kept) if isinstance(kept, int) else Target.of(kept)
+
+
+def _plain(target: Target) -> Any:
+    return target.version if target == Target.at(target.version) else target.stored

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from service.errors import (
     AdapterIncompatible,
@@ -25,7 +25,7 @@ from service.store.bundle import Bundle, Manifest
 from service.store.database import Database
 from service.store.index import Index, check_existing, check_task, listed
 from service.store.location import open_files
-from service.store.reconcile import Store, reconcile
+from service.store.reconcile import Store, copied, copy_of, reconcile
 from service.store.records import AT_ONCE, DELETED, QUARANTINED, READY, ROLLED_BACK, Adapter, Change, Records
 from service.store.selector import Ref, not_found
 
@@ -218,9 +218,9 @@ class Registry(Index):
             versions, has_left_overs = self.store.look(name)
             if has_left_overs or set(versions) != set(self.entry(name).versions):
                 self.adopt([name])
-            if self._copied(name) != _copy(self.entry(name)):
+            if copied(self.store, name) != copy_of(self.entry(name)):
                 with _only_logged(STALE.format(name)), self.records.hold(name) as adapter:
-                    self.store.save_state(name, _copy(adapter))
+                    self.store.save_state(name, copy_of(adapter))
 
     def _take_back(self, ref: Ref) -> None:
         """Remove the files of a version whose registration has failed, lest a collection register it after all."""
@@ -263,23 +263,7 @@ class Registry(Index):
     def _mirror(self, name: str) -> None:
         """Keep a copy of aliases and deleted numbers beside the files, from which a lost database can be made anew."""
         with self._mirroring, _only_logged(STALE.format(name)):
-            self.store.save_state(name, _copy(self.entry(name)))
-
-    def _copied(self, name: str) -> dict[str, Any]:
-        """The copy as it is; one that is damaged says nothing."""
-        try:
-            return _copy(Adapter(name)) | self.store.state(name)
-        except AdapterIncompatible:
-            return _copy(Adapter(name))
-
-
-def _copy(adapter: Adapter) -> dict[str, Any]:
-    aliases = {alias: _plain(at.target) for alias, at in sorted(adapter.aliases.items())}
-    return {"aliases": aliases, "deleted": sorted(adapter.deleted)}
-
-
-def _plain(target: Target) -> Any:
-    return target.version if target == Target.at(target.version) else target.stored
+            self.store.save_state(name, copy_of(self.entry(name)))
 
 
 @contextmanager
