@@ -197,7 +197,7 @@ def check_files(place: Place, registry: Registry) -> None:
 
     A folder may have stayed in which nothing is any more; a bucket has no such thing, and nobody takes it for a version.
     """
-    wanted = {Path(FILE)}
+    wanted = {Path(FILE), Path(f"{FILE}-journal")}  # of which SQLite leaves an empty one until it next writes
     for adapter in registry:
         wanted.add(Path(adapter.name, "registry.json"))
         for number, version in adapter.versions.items():
