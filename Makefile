@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test soak quality check format lint types train bench bench-peers loadtest clean
+.PHONY: help serve test soak chaos quality check format lint types train bench bench-peers loadtest clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ test: $(VENV)/all.stamp ## run the whole test suite
 
 soak: $(VENV)/all.stamp ## 100,000 requests, every answer checked, while adapters come and go; fails on a wrong one or a leak (minutes)
 	@$(BIN)/python -m tests.soak $(ARGS)
+
+chaos: $(VENV)/all.stamp ## kill -9 at every step, full disks, dead databases, an ill S3: a table of what was tried and lost (minutes)
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 check: format lint types test ## what CI runs: format, lint, types, tests
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from threading import Barrier
 from typing import Literal
 
 import torch
@@ -83,7 +84,7 @@ def create_app(settings: Settings) -> Application:
             f"QUICKCHANGE_HOST={settings.host} is reachable from outside; "
             "set QUICKCHANGE_API_KEYS_FILE, or --insecure to go without keys"
         )
-    compute, threads = Device(use_all_cores), ThreadPoolExecutor(CPU_THREADS, "prepare")
+    compute, threads = Device(use_all_cores), _started(CPU_THREADS, "prepare")
     registry = Registry.open(settings.adapters_dir, settings.registry_url, settings.store_url)
     residency = Residency(registry.read, device_bytes=settings.max_lora_bytes, host_bytes=settings.max_cpu_lora_bytes)
     text_task, vqa_task = _tasks(settings, registry, residency, compute)
@@ -108,7 +109,7 @@ def create_app(settings: Settings) -> Application:
         base_model=settings.base_model,
         lifetime=Lifetime(),
         max_client_batch_size=settings.max_client_batch_size,
-        threads=ThreadPoolExecutor(CHANGES, "change"),
+        threads=_started(CHANGES, "change"),
     )
     metrics.watch(services)
     compute.call(text_task.warm_up)
@@ -116,6 +117,13 @@ def create_app(settings: Settings) -> Application:
     framework = _litestar(settings, services, metrics, access, compute, threads)
     direct = Direct(framework, services, access, settings.max_body_bytes)
     return Application(Boundary(direct, metrics, settings.request_timeout), framework, services, problems)
+
+
+def _started(count: int, name: str) -> ThreadPoolExecutor:
+    """Threads that are all there from the start, so that no later moment pays for one."""
+    pool, met = ThreadPoolExecutor(count, name), Barrier(count)
+    wait([pool.submit(met.wait) for _ in range(count)])
+    return pool
 
 
 def _tasks(

@@ -53,9 +53,8 @@ def find(store: Store, name: str) -> Found:
     except (AdapterIncompatible, ValueError, TypeError, KeyError, AttributeError):
         log.error("the aliases of adapter %s are lost: the copy in the store is damaged", name)
         deleted, aliases = frozenset(), {}
-    return Found(
-        name, versions, deleted, {alias: target for alias, target in aliases.items() if target.versions <= set(versions)}
-    )
+    aliases = {alias: target for alias, target in aliases.items() if target.versions <= set(versions)}
+    return Found(name, versions, deleted, aliases)
 
 
 def copy_of(adapter: Adapter) -> dict[str, Any]:
