@@ -92,6 +92,9 @@ class Bell:
         """End every wait."""
         self._stopped.set()
 
+    def close(self) -> None:
+        """Give back what it takes, once nobody waits any more."""
+
 
 class Listener(Bell):
     """Waits for PostgreSQL's notifications; while the database is away, for the time alone."""
@@ -121,7 +124,12 @@ class Listener(Bell):
         """End every wait."""
         super().stop()
         self._calls.send(b"x")
+
+    def close(self) -> None:
+        """Give back what it takes, once nobody waits any more."""
         self._hang_up()
+        self._heard.close()
+        self._calls.close()
 
     def _listen(self) -> None:
         import pg8000.native

@@ -32,6 +32,7 @@ class Watcher:
         """End, and wait for the thread."""
         self._bell.stop()
         self._thread.join()
+        self._bell.close()
 
     def look(self) -> None:
         """Take over changes now, and note what does not answer."""
