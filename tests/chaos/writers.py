@@ -20,17 +20,18 @@ WRITERS, SAME = 16, 8  # of them, so many upload the same bytes
 NAME = "mood"
 ADAPTER = f"/v1/adapters/{NAME}"
 BUSY = (429, 503)
-TRIES, SEEN = 100, 2.0  # of a change while the server is busy; seconds until a change is seen by all servers
+TRIES = 100  # of a change while the server is busy
+SEEN = 2.0  # seconds until every server must have seen a change
 
 
 class Writers:
     """Sixteen clients, spread over the servers at these ports; ``faults`` is what was not as it must be, in words."""
 
-    def __init__(self, ports: Sequence[int], maker: Maker) -> None:
+    def __init__(self, ports: Sequence[int], maker: Maker, seen: float = SEEN) -> None:
         self._clients = [httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) for port in ports]
         self._line = Line(NAME)
         self._uploads = [maker.version(NAME, min(writer, WRITERS - SAME)) for writer in range(WRITERS)]
-        self._busy = 0
+        self._busy, self._seen = 0, seen
         self.faults: list[str] = []
 
     def run(self, fault: str, moves: int) -> Row:
@@ -95,7 +96,7 @@ class Writers:
                     self.faults.append(fault)
 
     def _soon(self, client: httpx.Client, wanted: dict[str, int]) -> dict[str, int]:
-        end = time.monotonic() + SEEN
+        end = time.monotonic() + self._seen
         while (found := client.get(ADAPTER).json()["aliases"]) != wanted and time.monotonic() < end:
             time.sleep(0.02)
         aliases: dict[str, int] = found

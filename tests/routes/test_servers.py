@@ -63,6 +63,19 @@ def test_what_one_server_changes_the_other_serves_within_two_seconds(
     until(lambda: version(other), "adapter_not_found", 2)
 
 
+def test_it_does_not_matter_which_server_a_client_has_asked_before(
+    two: tuple[Server, Server], bundles: dict[str, Bundle]
+) -> None:
+    one, other = two
+    for number in range(1, 6):
+        made = one.publish("mood", bundles["irony"], "made").json()["version"]
+        assert made == number
+        assert other.client.put("/v1/adapters/mood/aliases/live", json={"version": number}).status_code == 200
+        assert one.client.delete("/v1/adapters/mood/aliases/live").status_code == 204
+        assert other.client.delete("/v1/adapters/mood/aliases/made").status_code == 204
+        assert other.client.delete(f"/v1/adapters/mood/versions/{number}").status_code == 204
+
+
 def test_while_the_registry_is_locked_answers_go_on_and_changes_are_503(start: Start, bundles: dict[str, Bundle]) -> None:
     server = start()
     server.publish("mood", bundles["irony"])
