@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,6 @@ from service.errors import (
     AdapterIncompatible,
     AdapterNotFound,
     PreconditionFailed,
-    QuickchangeError,
     StartupError,
     StoreFull,
     Unavailable,
@@ -25,31 +23,20 @@ from service.store.bundle import Bundle, Manifest
 from service.store.change import ROLLED_BACK, Change
 from service.store.database import Database
 from service.store.entries import DELETED, QUARANTINED, READY, Adapter
-from service.store.index import Index, check_existing, check_task, listed
-from service.store.loading import AT_ONCE
+from service.store.index import check_existing, check_task, listed
 from service.store.location import open_files
-from service.store.reconcile import Store, copy_of, find, kept_copy, reconcile
 from service.store.records import Records
 from service.store.selector import Ref, not_found
+from service.store.upkeep import LOCAL, Upkeep, only_logged
 
 log = logging.getLogger(__name__)
-STALE = "the copy of {}'s aliases in the store is out of date"
-LOCAL = "local"  # who changes something on the command line, or at a server that knows no keys
 
 
-class Registry(Index):
+class Registry(Upkeep):
     """The adapters in a database and their files in a store, with an index in memory that requests read.
 
     Every change is one transaction, which all servers on the database make one after another.
     """
-
-    def __init__(self, store: Store, records: Records) -> None:
-        super().__init__()
-        self.store, self.records = store, records
-        self._clock = 0
-        self._mirroring = threading.Lock()
-        self.refresh()
-        self._bring_in(sorted(set(store.names()) - set(self._adapters)))
 
     @classmethod
     def open(cls, folder: Path, database: str | None = None, files: str | None = None) -> Self:
@@ -62,10 +49,6 @@ class Registry(Index):
             return cls(store, Records(Database(database, folder)))
         except Unavailable as error:
             raise StartupError(f"QUICKCHANGE_STORE_URL={files or folder}: {error}") from None
-
-    def close(self) -> None:
-        """Give the database's connections back; requests go on being resolved."""
-        self.records.database.close()
 
     def manifests(self, adapter: Adapter) -> dict[int, Manifest]:
         """The manifests of an adapter's versions, in order; one that cannot be read is left out."""
@@ -86,7 +69,7 @@ class Registry(Index):
             if registered.digest not in (None, bundle.manifest.digest):
                 raise AdapterIncompatible([f"the files of {ref} are not those that were published"])
         except AdapterNotFound:
-            with _only_logged(f"whether {ref} was deleted by another server is not known"):
+            with only_logged(f"whether {ref} was deleted by another server is not known"):
                 self.refresh()
             check_existing(self.entry(ref.name), ref.version)
             gone = AdapterIncompatible([f"the files of {ref} are not in the store"])
@@ -125,7 +108,7 @@ class Registry(Index):
                 written, changed = ref, change.adapter()
         except (StoreFull, Unavailable):
             if written is not None:
-                self._take_back(written)
+                self.take_back(written)
             raise
         self.put(changed)
         return ref, known is None
@@ -192,46 +175,9 @@ class Registry(Index):
             change.mark(ref.version, DELETED)
             changed = change.adapter()
         self.put(changed)
-        self._mirror(changed.name)
-        with _only_logged(f"the files of {ref} stay until they are collected"):
+        self.mirror(changed.name)
+        with only_logged(f"the files of {ref} stay until they are collected"):
             self.store.delete(ref)
-
-    def refresh(self) -> None:
-        """Take over what other servers have changed; raises :class:`Unavailable` when the database does not answer."""
-        now, changed = self.records.load(self._clock)
-        for adapter in changed:
-            self.put(adapter)
-        self._clock = now
-
-    def collect(self, go_on: Callable[[], bool] = lambda: True) -> None:
-        """Remove files that no version needs any more, and register those that somebody has put into the store.
-
-        An adapter's files are looked at first without stopping changes by others. Copies that an interrupted change has left
-        out of date are made anew. ``go_on`` is asked before each adapter.
-        """
-        for name in self.store.names():
-            if not go_on():
-                return
-            self._tidy(name)
-
-    def _tidy(self, name: str) -> None:
-        versions, has_left_overs = self.store.look(name)
-        adapter = self.entry(name)
-        if not adapter.changed and versions:
-            self._bring_in([name])
-        elif has_left_overs or set(versions) != set(adapter.versions):
-            with self.records.change(LOCAL) as changes:
-                reconcile(self.store, changes.of(name))
-            self.refresh()
-        if self.entry(name).changed and kept_copy(self.store, name) != copy_of(self.entry(name)):
-            with _only_logged(STALE.format(name)), self.records.hold(name) as kept:
-                self.store.save_state(name, copy_of(kept))
-
-    def _take_back(self, ref: Ref) -> None:
-        """Remove the files of a version whose registration has failed, lest a collection register it after all."""
-        with _only_logged(f"the files of {ref} stay"), self.records.hold(ref.name) as adapter:
-            if ref.version not in adapter.versions and ref.version not in adapter.deleted:
-                self.store.delete(ref)
 
     @contextmanager
     def _moving(self, name: str, alias: str, expected: int | None, who: str) -> Iterator[tuple[Change, Adapter, Alias | None]]:
@@ -251,11 +197,11 @@ class Registry(Index):
             yield change, adapter, present
             changed = change.adapter()
         self.put(changed)
-        self._mirror(changed.name)
+        self.mirror(changed.name)
 
     def _mark(self, ref: Ref, state: str, reason: str | None = None, manifest: Manifest | None = None) -> None:
         """Note a version's state where it is another one; a database that is away does not stop the request that noticed."""
-        with _only_logged(f"{ref} is not marked as {state}"), self.records.change(LOCAL) as changes:
+        with only_logged(f"{ref} is not marked as {state}"), self.records.change(LOCAL) as changes:
             change = changes.of(ref.name)
             known = change.adapter().versions.get(ref.version)
             if known is None or known.state == state:
@@ -264,24 +210,3 @@ class Registry(Index):
             change.mark(ref.version, state, reason, manifest)
             changed = change.adapter()
         self.put(changed)
-
-    def _mirror(self, name: str) -> None:
-        """Keep a copy of aliases and deleted numbers beside the files, from which a lost database can be made anew."""
-        with self._mirroring, _only_logged(STALE.format(name)):
-            self.store.save_state(name, copy_of(self.entry(name)))
-
-    def _bring_in(self, names: Sequence[str]) -> None:
-        """Register adapters of which the store has files and the database knows nothing."""
-        for start in range(0, len(names), AT_ONCE):
-            found = [find(self.store, name) for name in names[start : start + AT_ONCE]]
-            with self.records.change(LOCAL) as changes:
-                changes.bring_in([one for one in found if one.versions or one.deleted])
-            self.refresh()
-
-
-@contextmanager
-def _only_logged(what: str) -> Iterator[None]:
-    try:
-        yield
-    except QuickchangeError as error:
-        log.warning("%s: %s", what, error)

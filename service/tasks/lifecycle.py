@@ -11,8 +11,9 @@ from service.errors import AdapterIncompatible, QuickchangeError
 from service.store.alias import Alias, Target
 from service.store.bundle import Bundle
 from service.store.entries import READY, Adapter
-from service.store.registry import LOCAL, Registry
+from service.store.registry import Registry
 from service.store.selector import Ref, check_name
+from service.store.upkeep import LOCAL
 from service.tasks.residency import Loader, Residency
 
 
