@@ -38,6 +38,7 @@ def full_disk(subject: Subject, folder: Path, rounds: int) -> list[Row]:
             size = (folder / FILE).stat().st_size
             with full(subject.pid, size):
                 trial.expect(subject.upload(card=2 * size), FULL)
+                trial.faults += subject.faults()
         return ""
 
     def commit(trial: Trial) -> str:
@@ -45,6 +46,7 @@ def full_disk(subject: Subject, folder: Path, rounds: int) -> list[Row]:
             with full(subject.pid, (folder / FILE).stat().st_size):
                 while trial.expect(subject.upload(), CREATED, FULL).status_code == CREATED:
                     pass
+                trial.faults += subject.faults()
         return ""
 
     def everything(trial: Trial) -> str:
@@ -52,6 +54,7 @@ def full_disk(subject: Subject, folder: Path, rounds: int) -> list[Row]:
             with full(subject.pid, 0):
                 trial.expect(subject.upload(card=LARGE), FULL)
                 trial.expect(subject.move(), FULL)
+                trial.faults += subject.faults()
         return f"uploads of {LARGE / 1e6:g} MB"
 
     return [

@@ -69,6 +69,7 @@ def ill_s3(subject: Subject, door: Door, fault: Fault, rounds: int) -> Row:
         for _ in range(rounds):
             trial.expect(subject.upload(), *((CREATED, AWAY) if fault in WORKING else (AWAY,)))
             trial.expect(subject.move(), OK)  # which needs the database alone
+            trial.faults += subject.faults()
         if fault not in WORKING:
             await_status(trial, "degraded", BACK)
         door.fault = lambda _method, _path: None

@@ -40,7 +40,7 @@ def _kills_postgres(scratch: Path, say: Say) -> list[Row]:
 def _disk(scratch: Path, say: Say) -> list[Row]:
     with _subject(scratch) as subject:
         say("full disks")
-        rows = full_disk(subject, scratch / "adapters", 30)
+        rows = full_disk(subject, scratch / "adapters", 10)
         say(f"the registry locked for {LOCKED:g} s")
         return [*rows, locked_registry(subject, scratch / "adapters", LOCKED)]
 
