@@ -21,6 +21,7 @@ from loadtest.bases import SHAPES
 from loadtest.bench_basics import basics
 from loadtest.bench_forward import forward
 from loadtest.bench_http import WrongAnswers, http
+from loadtest.bench_lifecycle import lifecycle
 from loadtest.bench_model import Unprepared
 from loadtest.bench_overload import overload
 from loadtest.bench_peft import peft
@@ -47,6 +48,7 @@ PARTS: Mapping[str, Callable[[Bench], Part]] = {
     "http": http,
     "overload": overload,
     "scale": scale,
+    "lifecycle": lifecycle,
     "vqa": vqa,
 }
 errors = Console(stderr=True, highlight=False)

@@ -99,6 +99,8 @@ class Residency:
         """Keep a version that was parsed and loaded before it had a number."""
         self._keep_checked(ref, checked)
         self.device.keep(ref, loaded)
+        with self._lock:  # its files may have been repaired
+            self._failed = {other: failed for other, failed in self._failed.items() if other != ref}
 
     def drop(self, ref: Ref) -> None:
         """Forget a version; requests that hold it still finish with it, and those that wait for it as well."""
