@@ -11,6 +11,7 @@ import httpx
 
 from loadtest.server import ServerProcess
 from service.store.bundle import Bundle
+from tests.chaos import traffic
 from tests.chaos.full_disk import full_disk
 from tests.chaos.kills import Victims, kills
 from tests.chaos.outages import FAULTS, dead_postgres, ill_s3, locked_registry
@@ -24,7 +25,7 @@ from tests.support.server import bundle_parts
 
 Say = Callable[[str], None]
 Part = Callable[[Path, Say], list[Row]]
-LOCKED = 60.0  # seconds
+LOCKED, TRAFFIC = 60.0, 60.0  # seconds
 
 
 def _kills_sqlite(scratch: Path, say: Say) -> list[Row]:
@@ -71,6 +72,11 @@ def _clients(scratch: Path, say: Say) -> list[Row]:
         return [Row(*slow_clients(server.port))]
 
 
+def _traffic(_scratch: Path, say: Say) -> list[Row]:
+    say(f"traffic on an adapter that changes, for {TRAFFIC:g} s; then sixteen writers")
+    return traffic.run(TRAFFIC)
+
+
 @contextmanager
 def _server(scratch: Path, **settings: str) -> Iterator[tuple[ServerProcess, Bundle]]:
     """A server on a tiny base model, and an adapter for it."""
@@ -95,4 +101,5 @@ PARTS: dict[str, Part] = {
     "postgres": _postgres,
     "s3": _s3,
     "clients": _clients,
+    "traffic": _traffic,
 }

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from service.store.bundle import Bundle
 from tests.chaos.full_disk import full_disk
 from tests.chaos.outages import await_status, ill_s3
-from tests.chaos.subject import Subject, Trial, tried
+from tests.chaos.subject import Subject, Trial, is_same, tried
 from tests.support.s3 import BUCKET, S3, Door, variables
 
 if TYPE_CHECKING:
@@ -37,6 +37,17 @@ def test_with_an_ill_s3_nothing_is_registered_and_predictions_go_on(
             rows = [ill_s3(subject, door, fault, 1) for fault in ("fail", "lose", "truncate")]
     assert [row for row in rows if row.lost] == []
     assert " × 503" in rows[0].detail and " × 503" in rows[2].detail
+
+
+def test_an_answer_is_known_by_its_version_and_its_scores() -> None:
+    expected: dict[str, Any] = {"version": 1, "scores": {"no": 0.25, "yes": 0.75}}
+    assert is_same({"version": 1, "scores": {"yes": 0.7500001, "no": 0.25}}, expected)
+    for other in (
+        {"version": 2, "scores": expected["scores"]},
+        {"version": 1, "scores": {"no": 0.26, "yes": 0.74}},
+        {"code": "x"},
+    ):
+        assert not is_same(other, expected)
 
 
 def test_what_goes_wrong_is_counted(start: Start, bundles: dict[str, Bundle], tmp_path: Path) -> None:
