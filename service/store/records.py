@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, insert, select, text, update
 
 from service.store.alias import Alias, Move, Target
-from service.store.bundle import Manifest, parse_manifest
+from service.store.bundle import Manifest
 from service.store.database import CHANNEL, Database
 from service.store.tables import adapters, aliases, audit, clock, history, versions
 
@@ -97,7 +97,7 @@ class Records:
                 chosen = _chosen(versions, some, versions.c.name, versions.c.version, versions.c.manifest)
                 for row in connection.execute(chosen.order_by(versions.c.version)):
                     if row.manifest:
-                        found[row.name][row.version] = parse_manifest(row.manifest.encode())
+                        found[row.name][row.version] = Manifest.model_validate_json(row.manifest)  # checked before it came here
         return found
 
     def history(self, name: str, alias: str) -> list[Move]:
@@ -146,7 +146,7 @@ class Change:
     def manifests(self) -> dict[int, Manifest | None]:
         """The manifests of its versions; None for one that cannot be read."""
         rows = self._connection.execute(select(versions.c.version, versions.c.manifest).where(versions.c.name == self.name))
-        return {row.version: parse_manifest(row.manifest.encode()) if row.manifest else None for row in rows}
+        return {row.version: Manifest.model_validate_json(row.manifest) if row.manifest else None for row in rows}
 
     def add(self, version: int, manifest: Manifest | None, reason: str | None = None) -> None:
         """Register a version; without a manifest it is quarantined from the start, for a reason."""
