@@ -134,27 +134,28 @@ def _views(adapters: Sequence[Adapter], lifecycle: Lifecycle) -> list[AdapterVie
 
 
 def _view(adapter: Adapter, manifests: Mapping[int, Manifest], lifecycle: Lifecycle) -> AdapterView:
+    known = {number: (version, manifests[number]) for number, version in adapter.versions.items() if number in manifests}
     return AdapterView(
         name=adapter.name,
         task=adapter.task,
-        labels=list(manifests[max(manifests)].labels) if manifests else [],
+        labels=list(manifests[max(known)].labels) if known else [],
         versions=[
             VersionView(
-                version=version,
-                digest=manifest.digest,
+                version=number,
+                digest=version.digest or manifest.digest,
                 created=manifest.created,
                 base={role: ref.name for role, ref in manifest.base.items()},
                 metrics=manifest.metrics,
-                state=_state(Ref(adapter.name, version), adapter.versions.get(version), lifecycle),
+                state=_state(Ref(adapter.name, number), version, lifecycle),
             )
-            for version, manifest in manifests.items()
+            for number, (version, manifest) in known.items()
         ],
         aliases=_aliases(adapter),
     )
 
 
-def _state(ref: Ref, version: Version | None, lifecycle: Lifecycle) -> str:
-    if version is not None and version.state == QUARANTINED:
+def _state(ref: Ref, version: Version, lifecycle: Lifecycle) -> str:
+    if version.state == QUARANTINED:
         return QUARANTINED
     return "loaded" if lifecycle.is_loaded(ref) else "stored"
 

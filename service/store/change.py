@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from service.store.alias import Alias, Target
-from service.store.bundle import Manifest, parse_manifest
+from service.store.bundle import Manifest
 from service.store.entries import DELETED, QUARANTINED, READY, Adapter
 from service.store.loading import load_adapters
 from service.store.tables import adapters, aliases, audit, history, versions
@@ -84,7 +84,7 @@ class Change:
     def manifests(self) -> dict[int, Manifest | None]:
         """The manifests of its versions; None for one that cannot be read."""
         rows = self._connection.execute(select(versions.c.version, versions.c.manifest).where(versions.c.name == self.name))
-        return {row.version: parse_manifest(row.manifest.encode()) if row.manifest else None for row in rows}
+        return {row.version: Manifest.model_validate_json(row.manifest) if row.manifest else None for row in rows}
 
     def add(self, version: int, manifest: Manifest | None, reason: str | None = None) -> None:
         """Register a version; without a manifest it is quarantined from the start, for a reason."""

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, func, select, text, update
 
 from service.store.alias import Move, Target
 from service.store.bell import CHANNEL
-from service.store.bundle import Manifest, parse_manifest
+from service.store.bundle import Manifest
 from service.store.change import Changes
 from service.store.database import Database
 from service.store.entries import Adapter, Entry
@@ -46,7 +46,7 @@ class Records:
                 wanted = chosen(versions, some, versions.c.name, versions.c.version, versions.c.manifest)
                 for row in connection.execute(wanted.order_by(versions.c.version)):
                     if row.manifest:
-                        found[row.name][row.version] = parse_manifest(row.manifest.encode())
+                        found[row.name][row.version] = Manifest.model_validate_json(row.manifest)  # checked before it came here
         return found
 
     def history(self, name: str, alias: str) -> list[Move]:

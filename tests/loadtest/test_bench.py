@@ -83,7 +83,7 @@ def test_basics_measure_everything_and_change_no_adapter(tiny_base: Path, adapte
 def test_every_other_part_runs_and_its_curves_are_drawn(tiny_base: Path, adapters: Path, tmp_path: Path) -> None:
     with pytest.raises(typer.Exit) as stopped:
         main(
-            "forward,peft,http,overload,vqa", adapters, base_model=str(tiny_base), repeats=1, rehearse=True,
+            "forward,peft,http,overload,lifecycle,vqa", adapters, base_model=str(tiny_base), repeats=1, rehearse=True,
             output=tmp_path / "reports",
         )  # fmt: skip
     assert stopped.value.exit_code == 0
@@ -98,6 +98,7 @@ def test_every_other_part_runs_and_its_curves_are_drawn(tiny_base: Path, adapter
     assert [figure["bar"] for figure in figures["http"]] == [0.6, 0.6, 20.0, None]
     assert [figure["bar"] for figure in figures["overload"]] == [2.0, 50.0, 0, 1.02, 2.0]
     assert figures["overload"][2]["figure"] == 0
+    assert [figure["bar"] for figure in figures["lifecycle"]] == [50, 200, None, 500, 2.0]
     assert [(figure["bar"], figure["stretch"]) for figure in figures["vqa"]] == [(10.0, 5.0), (1.3, 1.1)]
     assert all(min(figure["repeats"]) > 0 for figure in figures["vqa"])
     assert {file.stem for file in (tmp_path / "reports").glob("*.png")} == set(LOOKS) == set(report["curves"])
