@@ -71,7 +71,8 @@ class Republish:
 
     @asynccontextmanager
     async def _wire(self) -> AsyncIterator[Wire]:
-        wire = self._idle.pop() if self._idle else await Wire.open(self._port)
+        # In turn: the server closes a connection that idles for seconds, which is no answer lost.
+        wire = self._idle.pop(0) if self._idle else await Wire.open(self._port)
         yield wire
         self._idle.append(wire)
 
