@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -51,6 +52,7 @@ from service.tasks.vqa import VisualQuestionAnswering
 
 log = logging.getLogger(__name__)
 CHANGES = 4  # of adapters at a time: one that waits for the database or a slow store holds up no other
+READS = 4  # of the registry at a time, and checks that the framework makes
 CPU_THREADS = 4  # for decoding and tokenising; both leave Python's lock
 EAGER_SECONDS = 0.3  # of loading adapters before the first request is taken; the rest are loaded when asked for
 HANDLERS = [
@@ -182,6 +184,7 @@ def _litestar(
 
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_default_executor(_started(READS, "read"))
         delay = LoopDelay(metrics.loop_delayed)
         delay.start()
         services.text.start()

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from service.errors import StartupError, StoreFull, Unavailable
 from service.store.bell import SOCKET_SECONDS, Bell, Listener, unix_socket
@@ -91,7 +92,8 @@ def _parsed(url: str | None, folder: Path) -> URL:
 
 
 def _sqlite(url: URL) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": LOCK_SECONDS, "check_same_thread": False})
+    # No pool: a connection is opened in less than a millisecond, and kept ones would come and go with the threads that ask.
+    engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": LOCK_SECONDS, "check_same_thread": False})
 
     @event.listens_for(engine, "connect")
     def set_up(connection: sqlite3.Connection, _: object) -> None:

@@ -86,10 +86,14 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
 
 def test_a_full_disk_and_a_locked_database_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     database = Database(None, tmp_path)
-    with database.read() as connection:
-        connection.execute(text("PRAGMA max_page_count = 1"))
-    with pytest.raises(StoreFull), database.change() as connection:
-        connection.execute(text("CREATE TABLE large AS SELECT zeroblob(100000) AS data"))
+
+    def fill() -> None:
+        with database.change() as connection:
+            connection.execute(text("PRAGMA max_page_count = 1"))
+            connection.execute(text("CREATE TABLE large AS SELECT zeroblob(100000) AS data"))
+
+    with pytest.raises(StoreFull):
+        fill()
     database.close()
     monkeypatch.setattr("service.store.database.LOCK_SECONDS", 0.2)
     waiting = Database(None, tmp_path)
