@@ -27,7 +27,7 @@ from service.store.upkeep import LOCAL
 
 MOVES, UPLOADS = 100, 5  # in a repeat
 VERSIONS = 3  # of each registered adapter
-PAGE = 1000
+PAGE = 500
 ADAPTERS, REHEARSED = 10_000, 30
 ALIAS = f"/v1/adapters/{NAME}/aliases/live"
 
@@ -96,8 +96,8 @@ def moves(http: httpx.Client, texts: Iterator[str], repeats: int) -> Figure:
 
 
 def lists(http: httpx.Client, size: int, repeats: int) -> list[Figure]:
-    """A page of a list of all adapters, and all of them."""
-    pages, longest, whole = list[float](), list[float](), list[float]()
+    """The longest of the pages of a list of all adapters, and all of them."""
+    pages, usual, whole = list[float](), list[float](), list[float]()
     for _ in range(repeats):
         seconds, seen = list[float](), 0
         after: str | None = ""
@@ -108,11 +108,11 @@ def lists(http: httpx.Client, size: int, repeats: int) -> list[Figure]:
             seen, after = seen + len(page["adapters"]), page["next"]
         if seen < size:
             raise RuntimeError(f"{seen} adapters in the list, of {size}")
-        pages.append(1e3 * median(seconds))
-        longest.append(1e3 * max(seconds))
+        pages.append(1e3 * max(seconds))
+        usual.append(1e3 * median(seconds))
         whole.append(sum(seconds))
     what = f"{size:,} adapters with {VERSIONS} versions each"
-    page_figure = Figure(f"{what}: a page of {PAGE:,}", "ms", 200, pages, {"the longest ms": median(longest)})
+    page_figure = Figure(f"{what}: a page of {PAGE:,}", "ms", 200, pages, {"median ms": median(usual)})
     return [page_figure, Figure(f"{what}: the whole list", "s", None, whole)]
 
 

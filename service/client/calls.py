@@ -16,7 +16,7 @@ from service.routes.views import AliasView, AuditEntry, AuditLog, Readiness
 from service.store.selector import check_name
 
 T = TypeVar("T")
-PAGE = 1000  # adapters asked for at a time
+PAGE = 500  # adapters asked for at a time
 
 
 def sentiment(

@@ -22,7 +22,7 @@ from service.store.entries import QUARANTINED, Adapter, Version
 from service.store.selector import LIVE, Ref
 from service.tasks.lifecycle import Lifecycle
 
-MOST_LISTED = 1000
+MOST_LISTED = 500
 CHANGED = documented(400, 401, 403, 404, 409, 410, 429, 503, 507)
 PUBLISHED = {
     200: ResponseSpec(Published, generate_examples=False, description="the same version was there already, or a dry run"),

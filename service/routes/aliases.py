@@ -25,6 +25,7 @@ PATH = "/v1/adapters/{name:str}/aliases/{alias:str}"
 ETAG = re.compile(r'"(?P<generation>[0-9]{1,9})"')
 MOVED = documented(400, 401, 403, 404, 409, 410, 412, 415, 422, 429, 503, 507)
 MOST_ENTRIES = 1000
+MOST_MOVES = 100  # of an alias that are shown; the audit log has them all
 IfMatch = Annotated[
     str | None, HeaderParameter(name="if-match", description="the `etag` of an earlier answer; 412 if the alias has moved since")
 ]
@@ -134,7 +135,7 @@ def _expected(if_match: str | None, if_none_match: str | None) -> int | None:
 
 def _shown(name: str, alias: str, at: Alias, services: Services) -> Response[AliasView]:
     target = at.target
-    moves = services.lifecycle.registry.records.history(name, alias)
+    moves = services.lifecycle.registry.records.history(name, alias, MOST_MOVES)
     history = [
         AliasMove(
             generation=move.generation, action=move.action, split=_keyed(move.target.split) if move.target else None,

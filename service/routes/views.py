@@ -32,7 +32,7 @@ class Comparison(BaseModel):
 
 
 class AliasView(BaseModel):
-    """Where an alias points, how often it was moved, and its history, the newest move first."""
+    """Where an alias points, how often it was moved, and its last hundred moves, the newest first."""
 
     adapter: str
     alias: str

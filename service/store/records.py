@@ -49,9 +49,9 @@ class Records:
                         found[row.name][row.version] = Manifest.model_validate_json(row.manifest)  # checked before it came here
         return found
 
-    def history(self, name: str, alias: str) -> list[Move]:
-        """An alias's moves, the newest first."""
-        wanted = select(history).where(history.c.name == name, history.c.alias == alias)
+    def history(self, name: str, alias: str, limit: int | None = None) -> list[Move]:
+        """An alias's moves, or the last of them, the newest first."""
+        wanted = select(history).where(history.c.name == name, history.c.alias == alias).limit(limit)
         with self.database.read() as connection:
             return [_move(row) for row in connection.execute(wanted.order_by(history.c.generation.desc()))]
 
