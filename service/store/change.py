@@ -15,7 +15,7 @@ from service.store.entries import DELETED, QUARANTINED, READY, Adapter
 from service.store.loading import load_adapters
 from service.store.tables import adapters, aliases, audit, history, versions
 
-SET, ROLLED_BACK, REMOVED, ADOPTED = "set", "rollback", "remove", "adopt"
+SET, ROLLED_BACK, REMOVED, PUBLISHED = "set", "rollback", "remove", "publish"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +58,15 @@ class Changes:
             for one in new for alias, target in one.aliases.items()
         ]  # fmt: skip
         self._insert(aliases, pointing)
-        self._insert(history, [{**row, "before": None, "action": ADOPTED, **by} for row in pointing])
+        self._insert(history, [{**row, "before": None, "action": SET, **by} for row in pointing])
         self._insert(audit, [
-            {"name": one.name, "action": ADOPTED, "version": version, "alias": None, "detail": None, **by}
-            for one in new for version in one.versions
+            {"name": one.name, "action": PUBLISHED, "version": version, "alias": None, **by,
+             "detail": said.digest if isinstance(said, Manifest) else said}
+            for one in new for version, said in one.versions.items()
+        ])  # fmt: skip
+        self._insert(audit, [
+            {"name": one.name, "action": SET, "version": target.version, "alias": alias, "detail": target.dump(), **by}
+            for one in new for alias, target in one.aliases.items()
         ])  # fmt: skip
 
     def _insert(self, table: Any, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -90,7 +95,7 @@ class Change:
         """Register a version; without a manifest it is quarantined from the start, for a reason."""
         self._touch(version)
         self._connection.execute(insert(versions).values(_version_row(self.name, version, manifest, reason)))
-        self._note("publish", version=version, detail=manifest.digest if manifest else reason)
+        self._note(PUBLISHED, version=version, detail=manifest.digest if manifest else reason)
 
     def mark(self, version: int, state: str, reason: str | None = None, manifest: Manifest | None = None) -> None:
         """Change a version's state, and its manifest where that has become readable."""
