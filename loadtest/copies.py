@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.store.layout import CONFIG, MANIFEST, WEIGHTS
+from service.store.layout import CARD, CONFIG, MANIFEST, WEIGHTS
 
 TEMPLATE = "sentiment"  # the live adapter that all others are copies of
-OWN = (CONFIG, MANIFEST)
+OWN = (CARD, CONFIG, MANIFEST)
 
 
 @dataclass(frozen=True, slots=True)

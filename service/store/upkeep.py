@@ -54,7 +54,7 @@ class Upkeep(Index):
         adapter = self.entry(name)
         if not adapter.changed and versions:
             self._bring_in([name])
-        elif has_left_overs or set(versions) != set(adapter.versions):
+        elif has_left_overs or not set(versions) <= set(adapter.versions):
             with self.records.change(LOCAL) as changes:
                 reconcile(self.store, changes.of(name))
             self.refresh()
