@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
+from rich.markup import escape
 
 from service.cli_output import EXIT_CODES, AsJson, Key, Server, console, one_line_errors, print_json
 from service.cli_tables import adapters_table, alias_tables, aliases_table, audit_table, points_at, published_line, versions_table
@@ -80,11 +82,12 @@ def pull(
     folder: Annotated[Path | None, typer.Argument(help="new folder for it; else NAME-VERSION here")] = None,
     server: Server = LOCAL,
     key: Key = None,
+    as_json: AsJson = False,
 ) -> None:
     """Download a version's files into a new folder, each compared with the manifest."""
     with one_line_errors(), Client(server, key) as client:
         written = client.pull(selector, folder)
-        console.print(f"[green]{written}[/]", soft_wrap=True)
+        _say(f"[green]{escape(str(written))}[/]", {"folder": str(written)}, as_json=as_json)
 
 
 @app.command("alias")
@@ -122,19 +125,19 @@ def rollback(
 
 
 @app.command("unalias")
-def remove_alias(name: Name, alias: Alias, server: Server = LOCAL, key: Key = None) -> None:
+def remove_alias(name: Name, alias: Alias, server: Server = LOCAL, key: Key = None, as_json: AsJson = False) -> None:
     """Take an alias away; the versions that it pointed at stay."""
     with one_line_errors(), Client(server, key) as client:
         client.remove_alias(name, alias)
-        console.print(f"removed {name}@{alias}")
+        _say(f"removed {name}@{alias}", {"removed": f"{name}@{alias}"}, as_json=as_json)
 
 
 @app.command("rm")
-def remove(name: Name, version: int, server: Server = LOCAL, key: Key = None) -> None:
+def remove(name: Name, version: int, server: Server = LOCAL, key: Key = None, as_json: AsJson = False) -> None:
     """Delete a version that no alias points at."""
     with one_line_errors(), Client(server, key) as client:
         client.delete(name, version)
-        console.print(f"deleted {name}:{version}")
+        _say(f"deleted {name}:{version}", {"deleted": f"{name}:{version}"}, as_json=as_json)
 
 
 @app.command("audit")
@@ -189,3 +192,11 @@ def _rules(rules: Sequence[str]) -> Mapping[str, str]:
         if match is None:
             raise typer.BadParameter(f"{rule!r}: expected METRIC>=ALIAS or METRIC>=0.8", param_hint="--require")
     return {match[1]: f">= {match[2]}" for match in found.values() if match}
+
+
+def _say(text: str, done: dict[str, str], *, as_json: bool) -> None:
+    """One line on what was done, or the same as JSON."""
+    if as_json:
+        print_json(json.dumps(done))
+    else:
+        console.print(text, soft_wrap=True)

@@ -91,6 +91,8 @@ def test_a_version_is_pulled_as_it_was_pushed(live: Server, folder: Path, tmp_pa
     pulled = quickchange("adapters", "pull", "sarcasm:1", str(tmp_path / "new"), "--server", live.url)
     assert pulled.exit_code == 0 and pulled.stdout.strip() == str(tmp_path / "new")
     assert read_bundle(tmp_path / "new").manifest.digest == pushed["digest"]
+    again = quickchange("adapters", "pull", "sarcasm:1", str(tmp_path / "again"), "--json", "--server", live.url)
+    assert json.loads(again.stdout) == {"folder": str(tmp_path / "again")}
     fails(quickchange("adapters", "pull", "sarcasm:1", str(tmp_path / "new"), "--server", live.url), "is there already")
 
 
