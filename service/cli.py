@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import typer
@@ -52,8 +51,10 @@ def announce(application: Application, url: str) -> None:
     console.print(f"\n[bold green]Quickchange[/] serves [bold]{services.base_model}[/] at [bold]{url}[/]   docs: {url}/schema\n")
     table = Table("adapter", "task", "aliases", "labels", box=None, padding=(0, 2))
     registry = services.lifecycle.registry
-    for adapter in islice(registry, SHOWN):
-        manifest = registry.manifests(adapter).get(_shown_version(adapter))
+    shown_adapters, _ = registry.page(SHOWN)
+    manifests = registry.records.manifests([adapter.name for adapter in shown_adapters])
+    for adapter in shown_adapters:
+        manifest = manifests.get(adapter.name, {}).get(_shown_version(adapter))
         labels = manifest.labels if manifest else ()
         shown = ", ".join(labels[:4]) + (f" … ({len(labels)})" if len(labels) > 4 else "")  # noqa: PLR2004  # what fits a line
         aliases = ", ".join(f"{name} → {alias.target.version}" for name, alias in sorted(adapter.aliases.items()))

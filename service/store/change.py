@@ -49,7 +49,7 @@ class Changes:
             {"name": one.name, "newest": max((*one.versions, *one.deleted)), "changed": self._now} for one in new
         ])  # fmt: skip
         self._insert(versions, [
-            _version_row(one.name, version, *((said, None) if isinstance(said, Manifest) else (None, said)))
+            _version_row(one.name, version, said)
             for one in new for version, said in one.versions.items()
         ])  # fmt: skip
         self._insert(versions, [{"name": one.name, "version": version, **gone} for one in new for version in sorted(one.deleted)])
@@ -61,7 +61,7 @@ class Changes:
         self._insert(history, [{**row, "before": None, "action": SET, **by} for row in pointing])
         self._insert(audit, [
             {"name": one.name, "action": PUBLISHED, "version": version, "alias": None, **by,
-             "detail": said.digest if isinstance(said, Manifest) else said}
+             "detail": _detail(said)}
             for one in new for version, said in one.versions.items()
         ])  # fmt: skip
         self._insert(audit, [
@@ -91,11 +91,11 @@ class Change:
         rows = self._connection.execute(select(versions.c.version, versions.c.manifest).where(versions.c.name == self.name))
         return {row.version: Manifest.model_validate_json(row.manifest) if row.manifest else None for row in rows}
 
-    def add(self, version: int, manifest: Manifest | None, reason: str | None = None) -> None:
-        """Register a version; without a manifest it is quarantined from the start, for a reason."""
+    def add(self, version: int, said: Manifest | str) -> None:
+        """Register a version by its manifest; by why that cannot be read, it is quarantined from the start."""
         self._touch(version)
-        self._connection.execute(insert(versions).values(_version_row(self.name, version, manifest, reason)))
-        self._note(PUBLISHED, version=version, detail=manifest.digest if manifest else reason)
+        self._connection.execute(insert(versions).values(_version_row(self.name, version, said)))
+        self._note(PUBLISHED, version=version, detail=_detail(said))
 
     def mark(self, version: int, state: str, reason: str | None = None, manifest: Manifest | None = None) -> None:
         """Change a version's state, and its manifest where that has become readable."""
@@ -162,7 +162,12 @@ class Change:
         self._connection.execute(insert(audit).values(row))
 
 
-def _version_row(name: str, version: int, manifest: Manifest | None, reason: str | None) -> dict[str, Any]:
+def _detail(said: Manifest | str) -> str:
+    return said.digest if isinstance(said, Manifest) else said
+
+
+def _version_row(name: str, version: int, said: Manifest | str) -> dict[str, Any]:
+    manifest, reason = (said, None) if isinstance(said, Manifest) else (None, said)
     return {
         "name": name, "version": version, "state": READY if manifest else QUARANTINED, "reason": reason,
         "task": manifest and manifest.task, "digest": manifest and manifest.digest,

@@ -39,8 +39,7 @@ def reconcile(store: Store, change: Change) -> None:
         if version in adapter.deleted:
             store.delete(Ref(name, version))
         elif version not in adapter.versions:
-            said = _said(store, Ref(name, version))
-            change.add(version, *((said, None) if isinstance(said, Manifest) else (None, said)))
+            change.add(version, _said(store, Ref(name, version)))
 
 
 def find(store: Store, name: str) -> Found:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,15 @@ import pytest
 from service.store.files import ObjectStore
 from service.store.location import open_files
 from tests.support.s3 import BUCKET, S3, variables
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/registry.db"
+    new: Callable[[], str] = request.getfixturevalue("postgres")
+    return new()
 
 
 @pytest.fixture(scope="session")

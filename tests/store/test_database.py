@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,15 +13,6 @@ from sqlalchemy import text
 from service.errors import StartupError, StoreFull, Unavailable
 from service.store.database import HEAD, Database
 from service.store.tables import metadata
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/registry.db"
-    new: Callable[[], str] = request.getfixturevalue("postgres")
-    return new()
 
 
 def test_migrations_make_the_tables_that_the_code_uses(url: str, tmp_path: Path) -> None:

@@ -34,15 +34,6 @@ def bundle(weights: bytes = b"weights", task: Task = TEXT_CLASSIFICATION) -> Bun
     return Bundle.assemble({"r": 8, "target_modules": ["b", "a"]}, weights, Manifest(task=task, labels=("no", "yes")), "# card")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/registry.db"
-    new: Callable[[], str] = request.getfixturevalue("postgres")
-    return new()
-
-
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Callable[[str], Registry]]:
     """Open the registry of the test's files in a database, as a server does."""
