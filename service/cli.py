@@ -14,6 +14,7 @@ from service import cli_adapters, cli_doctor, cli_verify
 from service.cli_flags import with_flags
 from service.cli_keys import keys
 from service.cli_output import EXIT_CODES, console, errors, one_line_errors
+from service.cli_plugins import PluginGroup
 from service.compute import limit_threads
 from service.settings import load_settings
 from service.store.selector import LIVE
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
     from service.app import Application
     from service.store.entries import Adapter
 
-app = typer.Typer(no_args_is_help=True, help="One base model in memory; every request wears its own adapter.", epilog=EXIT_CODES)
+app = typer.Typer(
+    cls=PluginGroup,
+    no_args_is_help=True,
+    help="One base model in memory; every request wears its own adapter.",
+    epilog=EXIT_CODES,
+)
 cli_adapters.app.command("verify")(cli_verify.verify)
 app.add_typer(cli_adapters.app, name="adapters")
 app.add_typer(keys, name="keys")
