@@ -1,4 +1,4 @@
-"""Commands that another installed package adds: listed without an import, run like our own, one line when a library is missing."""
+"""Commands of another installed package: listed without an import, run like our own, one line when a library is missing."""
 
 from __future__ import annotations
 
