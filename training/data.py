@@ -41,6 +41,7 @@ class TextData:
     labels: tuple[str, ...]
     splits: dict[str, Split]
     dropped: int = 0
+    problem_type: str = "single_label_classification"
 
     @property
     def digest(self) -> str:
