@@ -23,7 +23,7 @@ from rich.progress import Progress
 from rich.table import Table as Shown
 
 from service.errors import QuickchangeError
-from training.data import DataError, TextData, load_text_data
+from training.data import DataError, ReadOptions, TextData, load_text_data
 from training.parameters import parameter_counts
 from training.report import Report
 from training.serving_cost import Cost, adapter_costs, full_cost
@@ -135,7 +135,7 @@ def main(
         variants = Grid(bases, method.split(","), ranks, modules, full_learning_rate, scaling, common).variants()
         if reference is not None and reference not in {variant.name for variant in variants}:
             raise DataError(f"--reference {reference}: no such variant; there is {', '.join(v.name for v in variants)}")
-        loaded = load_text_data(data, text_column, label_column)
+        loaded = load_text_data(data, ReadOptions(text_column=text_column, label_column=label_column))
         table, stopped = study(variants, numbers, loaded, source_name(Path(data)), output, reference)
     except (DataError, QuickchangeError) as error:
         console.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)

@@ -59,7 +59,7 @@ def _beside(table: Table, base: str, full: Row, lora: Row) -> str:
     memory = lora.mean("peak_memory_bytes") / full.mean("peak_memory_bytes")
     return (
         f"On {base}, the best LoRA on validation ({lora.variant.name.removeprefix(f'{base} ')}) is {difference:+.1f} points of "
-        f"{table.headline} from full fine-tuning, trains {share:.2g} % of the parameters, takes {time:.2f} × as long for an epoch "
+        f"{table.headline} from full fine-tuning, trains {share:.2g} % of the parameters, takes {time:.2f} × as long an epoch "
         f"and {memory:.2f} × the memory, and its file is {smaller:,.0f} times smaller "
         f"({lora.mean('file_bytes') / 1e6:.2f} against {full.mean('file_bytes') / 1e6:.1f} MB)."
     )
