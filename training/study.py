@@ -198,7 +198,7 @@ def _print(table: Table) -> None:
             f"{row.paired.difference:+.4f}" if row.paired else "reference",
             f"{row.corrected_p:.3f}" if row.corrected_p is not None else "",
             f"{row.first['trainable_parameters']:,}",
-            f"{row.mean('file_bytes') / 1e6:.2f}",
+            f"{row.mean('file_bytes') / 1e6:.3g}",
             f"{row.cost.p50_ms:.1f}" if row.cost else "",
         )
     console.print(shown)

@@ -57,11 +57,13 @@ def _beside(table: Table, base: str, full: Row, lora: Row) -> str:
     smaller = full.mean("file_bytes") / lora.mean("file_bytes")
     time = lora.mean("seconds_per_epoch") / full.mean("seconds_per_epoch")
     memory = lora.mean("peak_memory_bytes") / full.mean("peak_memory_bytes")
+    test = lora.paired if full is table.reference else None
+    sure = f" (95 % interval {100 * test.low:+.1f} to {100 * test.high:+.1f})" if test else ""
     return (
         f"On {base}, the best LoRA on validation ({lora.variant.name.removeprefix(f'{base} ')}) is {difference:+.1f} points of "
-        f"{table.headline} from full fine-tuning, trains {share:.2g} % of the parameters, takes {time:.2f} × as long an epoch "
-        f"and {memory:.2f} × the memory, and its file is {smaller:,.0f} times smaller "
-        f"({lora.mean('file_bytes') / 1e6:.2f} against {full.mean('file_bytes') / 1e6:.1f} MB)."
+        f"{table.headline} from full fine-tuning{sure}, trains {share:.2g} % of the parameters, takes {time:.2f} × as long "
+        f"an epoch and {memory:.2f} × the memory, and its file is {smaller:,.0f} times smaller "
+        f"({lora.mean('file_bytes') / 1e6:.3g} against {full.mean('file_bytes') / 1e6:.3g} MB)."
     )
 
 
@@ -72,7 +74,7 @@ def _smallest(table: Table) -> str:
         return ""
     return (
         f"The smallest file within {100 * NEAR:g} point of the best on validation is **{row.variant.name}**: "
-        f"{row.mean('file_bytes') / 1e6:.2f} MB, {table.headline} {row.figures[table.headline].mean:.3f} on {table.split}."
+        f"{row.mean('file_bytes') / 1e6:.3g} MB, {table.headline} {row.figures[table.headline].mean:.3f} on {table.split}."
     )
 
 

@@ -13,6 +13,7 @@ from training.study_findings import findings
 from training.study_plots import by_rank
 from training.study_table import Row, Table, given
 
+SPLITS = ("train", "validation", "test")
 MEGA = 1e6
 MOST_SHOWN = 6  # variants with curves and a confusion matrix of their own
 
@@ -21,7 +22,7 @@ def report_of(table: Table, source: str, machine: str) -> Report:
     """The whole report of a study on the data called ``source``."""
     data, recipe = table.data, table.reference.variant.recipe
     report = Report(f"Full fine-tuning against LoRA on {source}")
-    sizes = ", ".join(f"{len(part):,} {split}" for split, part in data.splits.items())
+    sizes = ", ".join(f"{len(data.splits[split]):,} {split}" for split in SPLITS if split in data.splits)
     seeds = sorted({result["seed"] for row in table.rows for result in row.results})
     report.text(
         f"{len(table.rows)} variants, seeds {', '.join(map(str, seeds))}; {sizes} rows, labels {', '.join(data.labels)}. "
@@ -66,7 +67,7 @@ def _quality_row(table: Table, row: Row) -> list[object]:
 def _cost(report: Report, table: Table) -> None:
     report.heading("At what cost")
     report.text(
-        "Time and memory are of the whole training process, mean over seeds; each run has a process of its own. "
+        "Time and memory are means over seeds. Each run has a process of its own, and memory is all of it, libraries too. "
         "Latency is from text to label in float32, without HTTP: an adapter through the server's own task, whose base model all "
         "adapters share, a full model by transformers."
     )
@@ -85,7 +86,7 @@ def _cost_row(row: Row) -> list[object]:
         f"{100 * trainable / total:.2f}",
         f"{row.mean('seconds_per_epoch'):.1f}",
         round(row.mean("peak_memory_bytes") / MEGA),
-        f"{row.mean('file_bytes') / MEGA:.2f}",
+        f"{row.mean('file_bytes') / MEGA:.3g}",
         f"{row.cost.p50_ms:.1f}" if row.cost else None,
         round(row.cost.texts_per_second) if row.cost else None,
     ]
@@ -93,11 +94,10 @@ def _cost_row(row: Row) -> list[object]:
 
 def _plots(report: Report, table: Table) -> None:
     report.heading("Size against accuracy")
-    first = table.names[0] if table.headline not in table.names else table.headline
     points = [
         Point(_short(row), row.mean("file_bytes") / MEGA, f.mean, (f.low, f.high), _group(row))
         for row in table.rows
-        for f in [row.figures[first]]
+        for f in [row.figures[table.headline]]
     ]
     report.plot(size_against_accuracy(points), "Size against accuracy")
     series: dict[str, list[tuple[float, float, float]]] = {}
