@@ -7,12 +7,13 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import confusion_matrix as count_pairs
 from torch import Tensor
@@ -29,7 +30,7 @@ STYLE: dict[str, Any] = {
     "axes.edgecolor": "#9aa1ab",
     "axes.grid": True,
     "axes.labelcolor": "#374151",
-    "axes.prop_cycle": mpl.cycler(color=COLOURS),
+    "axes.prop_cycle": cycler(color=COLOURS),
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlecolor": "#1f2937",
@@ -87,7 +88,7 @@ def confusion_matrix(true: Sequence[int], predicted: Sequence[int], labels: Sequ
     shares = counts / np.maximum(np.bincount(np.asarray(true), minlength=len(labels))[chosen, None], 1)
     names = [_short(labels[label]) for label in chosen]
     side = 2.2 + 0.42 * len(chosen) if len(chosen) > 4 else 4.2  # noqa: PLR2004 - inches
-    with _style({"axes.grid": False}):
+    with _style(**{"axes.grid": False}):
         figure = Figure(figsize=(side + 0.6, side), layout="constrained")
         axes = figure.add_subplot()
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -152,8 +153,8 @@ def _short(text: str) -> str:
 
 
 @contextmanager
-def _style(changes: Mapping[str, Any] | None = None) -> Iterator[None]:
-    with mpl.rc_context({**STYLE, **(changes or {})}), warnings.catch_warnings():
+def _style(**changes: Any) -> Iterator[None]:
+    with mpl.rc_context(cast("Any", STYLE | changes)), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a label in a script that the font lacks
         yield
 
