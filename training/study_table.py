@@ -12,7 +12,7 @@ from torch import Tensor
 from training.data import DataError, TextData
 from training.metrics import HEADLINE, Array, as_array, decided
 from training.serving_cost import Cost
-from training.statistics import FIGURES, Paired, figure_interval, figure_of, paired_bootstrap
+from training.statistics import FIGURES, INTERVAL_SAMPLES, PAIRED_SAMPLES, Paired, figure_interval, figure_of, paired_bootstrap
 from training.study_grid import Variant
 
 SIGNIFICANT = 0.05
@@ -78,18 +78,24 @@ class Table:
         return FIGURES[self.data.problem_type]
 
 
-def tabulate(data: TextData, rows: list[Row], reference: str | None, failures: Mapping[str, str]) -> Table:
+def tabulate(
+    data: TextData,
+    rows: list[Row],
+    reference: str | None,
+    failures: Mapping[str, str],
+    samples: tuple[int, int] = (INTERVAL_SAMPLES, PAIRED_SAMPLES),
+) -> Table:
     """Compute every row's figures and its test against ``reference``, a variant's name, or full fine-tuning, or else the best.
 
-    Raises :class:`DataError` for a reference that there is not.
+    ``samples`` are the bootstrap's, for intervals and for tests. Raises :class:`DataError` for a reference that there is not.
     """
     split = "test" if "test" in data.splits else "validation"
     headline = HEADLINE[data.problem_type]
     for row in rows:
         row.validation = float(np.mean([result["metrics"]["validation"][headline] for result in row.results]))
-        row.figures = {name: _figure(data, split, row, name) for name in FIGURES[data.problem_type]}
+        row.figures = {name: _figure(data, split, row, name, samples[0]) for name in FIGURES[data.problem_type]}
     table = Table(data, split, headline, rows, _reference(rows, reference), failures)
-    _compare(table)
+    _compare(table, samples[1])
     return table
 
 
@@ -118,12 +124,12 @@ def _over_seeds(data: TextData, name: str) -> Any:
     return lambda true, rows: float(np.mean([figure(true, rows[:, seed]) for seed in range(rows.shape[1])]))
 
 
-def _figure(data: TextData, split: str, row: Row, name: str) -> Figure:
+def _figure(data: TextData, split: str, row: Row, name: str, samples: int) -> Figure:
     values = [result["metrics"][split][name] for result in row.results]
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return Figure(
-        float(np.mean(values)), deviation, *figure_interval(_true(data, split), given(data, split, row), _over_seeds(data, name))
-    )
+    over_seeds = _over_seeds(data, name)
+    interval = figure_interval(_true(data, split), given(data, split, row), over_seeds, samples=samples)
+    return Figure(float(np.mean(values)), deviation, *interval)
 
 
 def _reference(rows: Sequence[Row], asked: str | None) -> Row:
@@ -135,11 +141,11 @@ def _reference(rows: Sequence[Row], asked: str | None) -> Row:
     return max([row for row in rows if row.variant.is_full] or rows, key=lambda row: row.validation)
 
 
-def _compare(table: Table) -> None:
+def _compare(table: Table, samples: int) -> None:
     data, split = table.data, table.split
     true, reference = _true(data, split), given(data, split, table.reference)
     others = [row for row in table.rows if row is not table.reference]
     for row in others:
-        row.paired = paired_bootstrap(true, reference, given(data, split, row), _over_seeds(data, table.headline))
+        row.paired = paired_bootstrap(true, reference, given(data, split, row), _over_seeds(data, table.headline), samples)
     for row, p_value in zip(others, holm([row.paired.p_value for row in others if row.paired]), strict=True):
         row.corrected_p = p_value
