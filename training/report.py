@@ -167,8 +167,8 @@ def _markdown(block: Heading | Text | Table | Plot) -> str:
             return f"![{title}]({PLOTS}/{name}.png)"
         case Table(title, columns, rows):
             rule = "|".join("---:" if numeric else "---" for numeric in block.numeric)
-            lines = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in (columns, *rows)]
-            return "\n".join([*([f"**{title}**", ""] if title else []), lines[0], f"|{rule}|", *lines[1:]])
+            marked = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in (columns, *rows)]
+            return "\n".join([*([f"**{title}**", ""] if title else []), marked[0], f"|{rule}|", *marked[1:]])
 
 
 def _html(block: Heading | Text | Table | Plot) -> str:
