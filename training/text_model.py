@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
 from rich.progress import Progress
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -43,6 +43,9 @@ class Recipe:
     precision: str = "auto"
     select: str = "accuracy"
     seed: int = 0
+    method: str = "lora"
+    patience: int = 0
+    calibrate: bool = True
 
     def resolved(self) -> dict[str, Any]:
         """The recipe with ``auto`` replaced by what this machine uses."""
@@ -63,15 +66,22 @@ def uses_bf16(precision: str) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def build(recipe: Recipe, labels: Sequence[str]) -> tuple[PeftModel, Any]:
-    """The base model with a fresh LoRA adapter and head, and its tokenizer."""
+def build(recipe: Recipe, labels: Sequence[str], problem_type: str) -> tuple[Any, Any]:
+    """The base model with a fresh head, and by ``lora`` an adapter, and its tokenizer."""
     source = locate(recipe.base_model, "--base-model")
     hub_logging.set_verbosity_error()  # else it reports the new head as missing from the checkpoint
     hub_logging.disable_progress_bar()
     names = dict(enumerate(labels))
     model = AutoModelForSequenceClassification.from_pretrained(
-        source, num_labels=len(labels), id2label=names, label2id={name: i for i, name in names.items()}
+        source,
+        num_labels=len(labels),
+        id2label=names,
+        label2id={name: i for i, name in names.items()},
+        problem_type=problem_type,
     )
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    if recipe.method == "full":
+        return model.to(device()), tokenizer
     targets: Any = recipe.target_modules if recipe.target_modules == "all-linear" else recipe.target_modules.split(",")
     config = LoraConfig(
         task_type="SEQ_CLS",
@@ -83,7 +93,7 @@ def build(recipe: Recipe, labels: Sequence[str]) -> tuple[PeftModel, Any]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")  # peft asks transformers by an old name
         tuned = get_peft_model(model, config)
-    return tuned.to(device()), AutoTokenizer.from_pretrained(source)
+    return tuned.to(device()), tokenizer
 
 
 def tokenise(tokenizer: Any, texts: Sequence[str], max_length: int) -> list[list[int]]:
@@ -107,7 +117,7 @@ def batches(rows: Sequence[Sequence[int]], size: int, shuffle: random.Random | N
     yield from chunks
 
 
-def logits_of(model: PeftModel, rows: Sequence[Sequence[int]], pad_id: int, bf16: bool) -> Tensor:
+def logits_of(model: Any, rows: Sequence[Sequence[int]], pad_id: int, bf16: bool) -> Tensor:
     """Float32 logits, (rows, labels), of one padded batch."""
     width = max(map(len, rows))
     ids = torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows], device=device())
@@ -117,20 +127,18 @@ def logits_of(model: PeftModel, rows: Sequence[Sequence[int]], pad_id: int, bf16
     return logits.float()
 
 
-def predict(model: PeftModel, rows: Sequence[Sequence[int]], pad_id: int, batch_size: int = 64) -> list[int]:
-    """The most likely label's index for each row of token ids, computed in float32."""
+def predict_logits(model: Any, rows: Sequence[Sequence[int]], pad_id: int, batch_size: int = 64) -> Tensor:
+    """Float32 logits, (rows, labels), for each row of token ids, computed in float32."""
     model.eval()
-    predicted = [0] * len(rows)
+    found = torch.zeros(len(rows), model.config.num_labels)
     with torch.inference_mode():
         for chunk in batches(rows, batch_size):
-            best = logits_of(model, [rows[i] for i in chunk], pad_id, bf16=False).argmax(-1).tolist()
-            for i, label in zip(chunk, best, strict=True):
-                predicted[i] = label
-    return predicted
+            found[chunk] = logits_of(model, [rows[i] for i in chunk], pad_id, bf16=False).cpu()
+    return found
 
 
 def fit(
-    model: PeftModel,
+    model: Any,
     rows: Sequence[Sequence[int]],
     split: Split,
     recipe: Recipe,

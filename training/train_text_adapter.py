@@ -7,106 +7,70 @@ DATA is a TweetEval folder, a CSV, TSV, JSONL or Parquet file, a folder with a f
 
 from __future__ import annotations
 
-import copy
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import torch
 import typer
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from rich.console import Console
-from rich.progress import Progress
-from torch import Tensor
 
 from service.errors import QuickchangeError
 from service.models.sources import PACKAGED_HUB_ID, PACKAGED_MINILM
 from service.models.text_encoder import base_fingerprint
 from service.store.bundle import TEXT_CLASSIFICATION, BaseRef, Bundle, Manifest
-from training.bundles import halve, library_versions, weights_bytes, write_bundle
+from training.bundles import library_versions, weights_bytes, write_bundle
 from training.cards import TEXT_LIMITS, card
-from training.data import DataError, TextData, load_text_data
-from training.metrics import classification_metrics
-from training.text_model import Recipe, build, fit, predict, tokenise
+from training.data import DataError, ReadOptions, TextData, load_text_data
+from training.text_model import Recipe
+from training.text_run import AS_USUAL, FittedText, RunOptions, fit_text
 
-FP16_TOLERANCE = 0.002  # accuracy that float16 storage may cost before the file stays in float32
 UNTESTED = " There was no test split: these are validation figures, and the epoch was chosen by them."
 DEFAULTS = Recipe()
-Metrics = dict[str, float]
 console = Console()
 
 
-def train(data: TextData, recipe: Recipe, name: str, source: str) -> Bundle:
+def train(data: TextData, recipe: Recipe, name: str, source: str, options: RunOptions = AS_USUAL) -> Bundle:
     """Train on ``data``, keep the best epoch by validation, and return the finished bundle."""
-    started = time.monotonic()
-    torch.manual_seed(recipe.seed)
-    model, tokenizer = build(recipe, data.labels)
-    rows = {split: tokenise(tokenizer, part.texts, recipe.max_length) for split, part in data.splits.items()}
+    return bundle_of(fit_text(data, recipe, options), data, name, source)
 
-    def measure(split: str) -> Metrics:
-        predicted = predict(model, rows[split], tokenizer.pad_token_id)
-        return classification_metrics(data.splits[split].labels, predicted, len(data.labels))
 
-    best = BestEpoch(model, recipe.select, lambda: measure("validation"))
-    with Progress(console=console) as progress:
-        fit(model, rows["train"], data.splits["train"], recipe, tokenizer.pad_token_id, best.after_epoch, progress)
-    tensors = round_and_restore(model, best, lambda: measure("validation"))
-    base_name = PACKAGED_HUB_ID if recipe.base_model in PACKAGED_MINILM else recipe.base_model
+def bundle_of(fitted: FittedText, data: TextData, name: str, source: str) -> Bundle:
+    """The bundle of what ``lora`` has trained."""
+    base_model = fitted.recipe.base_model
+    base_name = PACKAGED_HUB_ID if base_model in PACKAGED_MINILM else base_model
+    facts: dict[str, Any] = {"problem_type": data.problem_type}
+    if fitted.thresholds is not None:
+        facts["thresholds"] = fitted.thresholds
     manifest = Manifest(
         name=name,
         task=TEXT_CLASSIFICATION,
         labels=data.labels,
-        base={"base_model": BaseRef(name=base_name, fingerprint=base_fingerprint(recipe.base_model))},
-        max_length=recipe.max_length,
-        metrics={split: measure(split) for split in data.splits if split != "train"},
+        base={"base_model": BaseRef(name=base_name, fingerprint=base_fingerprint(base_model))},
+        max_length=fitted.recipe.max_length,
+        metrics=fitted.metrics,
         recipe={
-            **recipe.resolved(),
+            **fitted.recipe.resolved(),
             "data": described(data, source),
-            "curve": best.curve,
+            "curve": fitted.curve,
+            "calibration": fitted.calibration,
             "libraries": library_versions(),
-            "duration_seconds": round(time.monotonic() - started, 1),
+            "duration_seconds": round(fitted.seconds_per_epoch * len(fitted.curve), 1),
         },
+        **facts,
     )
-    config = {**adapter_config(model), "base_model_name_or_path": base_name}
-    return Bundle.assemble(config, weights_bytes(tensors), manifest, describe(manifest))
+    config = {**adapter_config(fitted.model), "base_model_name_or_path": base_name}
+    return Bundle.assemble(config, weights_bytes(fitted.tensors), manifest, describe(manifest))
 
 
-@dataclass
-class BestEpoch:
-    """The tensors of the epoch with the best ``select`` figure so far, and every epoch's figures."""
-
-    model: PeftModel
-    select: str
-    measure: Callable[[], Metrics]
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    metrics: Metrics = field(default_factory=dict)
-    curve: list[Metrics] = field(default_factory=list)
-
-    def after_epoch(self, epoch: int, loss: float) -> None:
-        """Measure, print, and keep the tensors when they are the best yet."""
-        metrics = self.measure()
-        console.print(f"epoch {epoch}: loss {loss:.4f}, " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
-        if not self.metrics or metrics[self.select] > self.metrics[self.select]:
-            self.tensors, self.metrics = copy.deepcopy(get_peft_model_state_dict(self.model)), metrics
-        self.curve.append({"epoch": epoch, "loss": round(loss, 4), **metrics})
-
-
-def round_and_restore(model: PeftModel, best: BestEpoch, measure: Callable[[], Metrics]) -> dict[str, Tensor]:
-    """The best epoch's tensors as the file will hold them, in float16 if accuracy allows; the model gets them too."""
-    halved = halve(best.tensors)
-    restore(model, halved)
-    if measure()["accuracy"] >= best.metrics["accuracy"] - FP16_TOLERANCE:
-        return halved
-    restore(model, best.tensors)
-    return best.tensors
+def save_full(fitted: FittedText, folder: Path) -> None:
+    """Write what ``full`` has trained into ``folder``, with its tokenizer, as transformers loads it."""
+    fitted.model.save_pretrained(folder)
+    fitted.tokenizer.save_pretrained(folder)
 
 
 def described(data: TextData, source: str) -> dict[str, object]:
     """What a manifest records of the data: its name, digest and sizes."""
     sizes = {split: len(part) for split, part in data.splits.items()}
-    return {"name": source, "digest": data.digest, "dropped_empty": data.dropped, **sizes}
+    return {"name": source, "digest": data.digest, "skipped_rows": len(data.bad), **sizes}
 
 
 def describe(manifest: Manifest) -> str:
@@ -129,12 +93,7 @@ def source_name(data: Path) -> str:
     return "/".join(data.parts[-2:])
 
 
-def restore(model: PeftModel, tensors: dict[str, Tensor]) -> None:
-    """Put saved adapter and head tensors back into the model."""
-    set_peft_model_state_dict(model, {name: tensor.float() for name, tensor in tensors.items()})
-
-
-def adapter_config(model: PeftModel) -> dict[str, object]:
+def adapter_config(model: Any) -> dict[str, object]:
     """PEFT's ``adapter_config.json`` as a dictionary, ready for inference."""
     raw = {**model.peft_config["default"].to_dict(), "inference_mode": True}
     return {key: sorted(value) if isinstance(value, set) else value for key, value in raw.items()}
@@ -169,12 +128,12 @@ def main(
         label_smoothing, class_weights, max_length, precision, select, seed,
     )  # fmt: skip
     try:
-        loaded = load_text_data(data, text_column, label_column, seed)
+        loaded = load_text_data(data, ReadOptions(text_column, label_column), seed)
         source = source_name(Path(data))
         sizes = ", ".join(f"{len(part)} {split}" for split, part in loaded.splits.items())
         console.print(f"{source}: {sizes}; labels {', '.join(loaded.labels)}")
-        if loaded.dropped:
-            console.print(f"[yellow]{loaded.dropped} rows with an empty text were left out[/]")
+        if loaded.bad:
+            console.print(f"[yellow]{len(loaded.bad)} rows that cannot be used were left out[/]")
         bundle = train(loaded, recipe, name, source)
     except (DataError, QuickchangeError) as error:
         console.print(f"[red]error:[/] {error}")

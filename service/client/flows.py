@@ -44,7 +44,7 @@ def pull(selector: str, folder: Path | None = None) -> Flow[Path]:
     """
     if folder is not None:
         check_absent(folder)
-    ref: Ref = yield from _resolve(selector)
+    ref: Ref = yield from resolve(selector)
     folder = folder or Path(f"{ref.name}-{ref.version}")
     check_absent(folder)
     manifest: bytes = yield calls.file(ref.name, ref.version, MANIFEST)
@@ -57,7 +57,7 @@ def pull(selector: str, folder: Path | None = None) -> Flow[Path]:
     return folder
 
 
-def _resolve(selector: str) -> Flow[Ref]:
+def resolve(selector: str) -> Flow[Ref]:
     """The version that a selector means; raises :class:`AdapterNotFound` when there is no such alias or number."""
     name, alias, version = split_selector(selector)
     check_name(name)

@@ -8,28 +8,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from service.errors import AdapterIncompatible
 from service.store.documents import read_json
 from service.store.layout import CARD, CONFIG, MANIFEST, WEIGHTS
+from service.store.problem_types import (
+    FEWEST_LABELS,
+    PROBLEM_TYPES,
+    SINGLE_LABEL,
+    ProblemType,
+    check_labels,
+    check_problem_type,
+    check_thresholds,
+)
 from service.store.weights import Data, check_weights, parse_weights, read_block
-from service.wording import WORDED, describe
+from service.wording import describe, shown
 
 TEXT_CLASSIFICATION: Final = "text-classification"
 VISUAL_QUESTION_ANSWERING: Final = "visual-question-answering"
 MOST_LABELS = 100_000
 Task = Literal["text-classification", "visual-question-answering"]
-
-
-def _labels(labels: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(labels)) != len(labels):
-        raise PydanticCustomError(WORDED, "must be distinct")
-    return labels
 
 
 class BaseRef(BaseModel):
@@ -49,8 +51,13 @@ class Manifest(BaseModel):
     format_version: Literal[1] = 1
     name: str | None = None
     task: Task
-    labels: Annotated[tuple[str, ...], Field(min_length=2, max_length=MOST_LABELS), AfterValidator(_labels)]
-    problem_type: Literal["single_label_classification"] = "single_label_classification"
+    problem_type: Annotated[ProblemType, AfterValidator(check_problem_type)] = SINGLE_LABEL
+    labels: Annotated[tuple[str, ...], Field(min_length=1, max_length=MOST_LABELS), AfterValidator(check_labels)]
+    thresholds: Annotated[
+        tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None,
+        AfterValidator(check_thresholds),
+        Field(exclude_if=lambda thresholds: thresholds is None),  # so that manifests without them stay what they were
+    ] = None
     base: dict[str, BaseRef] = Field(default_factory=dict)
     max_length: Annotated[int, Field(ge=2)] | None = None
     metrics: dict[str, dict[str, float]] = Field(default_factory=dict)
@@ -61,7 +68,7 @@ class Manifest(BaseModel):
     @property
     def digest(self) -> str:
         """``sha256:…`` over everything that decides an answer; metrics, recipe and card are left out."""
-        decides = self.model_dump(mode="json", include={"task", "labels", "problem_type", "max_length"})
+        decides = self.model_dump(mode="json", include={"task", "labels", "problem_type", "thresholds", "max_length"})
         decides["files"] = {name: self.files[name] for name in (CONFIG, WEIGHTS)}
         return sha256(json.dumps(decides, sort_keys=True).encode())
 
@@ -192,20 +199,30 @@ def read_bundle(folder: Path) -> Bundle:
 def default_manifest(config: Mapping[str, Any], weights: Data) -> Manifest:
     """A manifest for an adapter that came without one: labels from its configuration, or ``LABEL_0…`` by its head.
 
-    Raises :class:`AdapterIncompatible` when neither labels nor their number can be told.
+    Raises :class:`AdapterIncompatible` when neither labels nor their number can be told, or the problem type is unknown.
     """
+    problem_type: ProblemType = SINGLE_LABEL
     if config.get("task_type") == "VQA":
         answers = config.get("answers")
         labels = tuple(answers) if isinstance(answers, list) and all(isinstance(a, str) for a in answers) else ()
         task: Task = VISUAL_QUESTION_ANSWERING
     else:
-        labels, task = _classifier_labels(config, weights), TEXT_CLASSIFICATION
+        labels, task, problem_type = _classifier_labels(config, weights), TEXT_CLASSIFICATION, _problem_type(config)
     try:
-        return Manifest(task=task, labels=labels)
+        return Manifest(task=task, problem_type=problem_type, labels=labels)
     except ValidationError:
+        fewest = FEWEST_LABELS[problem_type]
         raise AdapterIncompatible(
-            [f"{MANIFEST} is missing, and neither {CONFIG} nor a classifier tells 2 to {MOST_LABELS:,} distinct labels"]
+            [f"{MANIFEST} is missing, and neither {CONFIG} nor a classifier tells {fewest} to {MOST_LABELS:,} distinct labels"]
         ) from None
+
+
+def _problem_type(config: Mapping[str, Any]) -> ProblemType:
+    """What the configuration says, under transformers' key for it; PEFT writes none, which means one label."""
+    said = config.get("problem_type")
+    if said is not None and said not in PROBLEM_TYPES:
+        raise AdapterIncompatible([f"{CONFIG} has the problem_type {shown(said)}; accepted: {', '.join(PROBLEM_TYPES)}"])
+    return cast("ProblemType", said or SINGLE_LABEL)
 
 
 def _classifier_labels(config: Mapping[str, Any], weights: Data) -> tuple[str, ...]:
