@@ -6,5 +6,7 @@ COMMANDS = {
     "train": ("training.train_text_adapter:main", "Train a text adapter and write it as a bundle."),
     "train-vqa": ("training.train_vqa_head:main", "Train a visual question answering head and write it as a bundle."),
     "evaluate": ("training.evaluate:main", "Score an adapter on labelled data."),
+    "extract": ("training.extract:main", "Turn a fully fine-tuned checkpoint into a LoRA adapter with its head."),
+    "merge": ("training.merge:main", "Make a new adapter of several: weighted, TIES or DARE."),
     "publish": ("training.publish:main", "Put a bundle into a local adapters folder, checked as the server checks it."),
 }
