@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -36,10 +37,17 @@ def weights_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def write_bundle(bundle: Bundle, folder: Path) -> None:
-    """Write the bundle into ``folder``, replacing its files; the manifest comes last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in bundle.contents.items():
-        (folder / name).write_bytes(data)
+    """Write the bundle into ``folder``, replacing its files; the manifest comes last.
+
+    Everything is written beside ``folder`` first, so that a full disk leaves it as it was.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+        for name, data in bundle.contents.items():
+            (Path(beside) / name).write_bytes(data)
+        folder.mkdir(exist_ok=True)
+        for name in bundle.contents:
+            (Path(beside) / name).replace(folder / name)
 
 
 def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
