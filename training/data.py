@@ -2,58 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sklearn.model_selection import train_test_split
 
+from training.data_types import BadRow, DataError, ReadOptions, Split, Target, TextData
+
+__all__ = ["BadRow", "DataError", "ReadOptions", "Split", "Target", "TextData", "load_text_data"]
+
 READERS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 SPLIT_NAMES = {"train": "train", "val": "validation", "validation": "validation", "dev": "validation", "test": "test"}
 TEXT_COLUMNS = ("text", "sentence", "tweet", "content")
 LABEL_COLUMNS = ("label", "labels", "class", "target")
+DEFAULTS = ReadOptions()
 
 
-class DataError(Exception):
-    """The data cannot be used as it is; the text says what was found and what would be accepted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Texts and the index of each one's label."""
-
-    texts: list[str]
-    labels: list[int]
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-
-@dataclass(frozen=True, slots=True)
-class TextData:
-    """Labelled texts in splits (``train``, ``validation`` and perhaps ``test``), and the names of the labels.
-
-    ``dropped`` counts the rows left out because their text was empty.
-    """
-
-    labels: tuple[str, ...]
-    splits: dict[str, Split]
-    dropped: int = 0
-    problem_type: str = "single_label_classification"
-
-    @property
-    def digest(self) -> str:
-        """``sha256:…`` over every text and label in order."""
-        digest = hashlib.sha256()
-        for name, split in sorted(self.splits.items()):
-            for text, label in zip(split.texts, split.labels, strict=True):
-                digest.update(f"{name}\x1f{self.labels[label]}\x1f{text}\x1e".encode())
-        return f"sha256:{digest.hexdigest()}"
-
-
-def load_text_data(source: str, text_column: str | None = None, label_column: str | None = None, seed: int = 0) -> TextData:
+def load_text_data(source: str, options: ReadOptions = DEFAULTS, seed: int = 0) -> TextData:
     """Read ``source``: a TweetEval folder, a file, a folder with a file per split, or a ``datasets`` hub name.
 
     Data without a validation split gets one: a stratified tenth of the training split, drawn with ``seed``.
@@ -61,7 +27,7 @@ def load_text_data(source: str, text_column: str | None = None, label_column: st
     """
     path = Path(source)
     is_tweeteval = (path / "train_text.txt").is_file()
-    data = _tweeteval(path) if is_tweeteval else _table(source, path, text_column, label_column)
+    data = _tweeteval(path) if is_tweeteval else _table(source, path, options.text_column, options.label_column)
     if "train" not in data.splits:
         raise DataError(f"{source}: no training split; found {', '.join(data.splits) or 'nothing'}")
     data = _without_empty_texts(data)
@@ -153,12 +119,16 @@ def _check(source: str, data: TextData) -> None:
 
 def _without_empty_texts(data: TextData) -> TextData:
     kept = {name: [i for i, text in enumerate(split.texts) if text.strip()] for name, split in data.splits.items()}
-    dropped = sum(map(len, data.splits.values())) - sum(map(len, kept.values()))
-    return TextData(data.labels, {name: _pick(data.splits[name], rows) for name, rows in kept.items()}, dropped)
+    bad = tuple(
+        BadRow(name, split.lines[i], "empty text")
+        for name, split in data.splits.items()
+        for i in set(range(len(split))) - set(kept[name])
+    )
+    return TextData(data.labels, {name: _pick(data.splits[name], rows) for name, rows in kept.items()}, bad=bad)
 
 
 def _pick(split: Split, rows: Sequence[int]) -> Split:
-    return Split([split.texts[i] for i in rows], [split.labels[i] for i in rows])
+    return Split(*([column[i] for i in rows] for column in (split.texts, split.labels, split.lines)))
 
 
 def _hold_out(data: TextData, seed: int) -> TextData:
@@ -172,4 +142,4 @@ def _hold_out(data: TextData, seed: int) -> TextData:
             "bring a validation split, or at least 10 rows with 2 of each label"
         ) from None
     splits = {**data.splits, "train": _pick(train, kept), "validation": _pick(train, held)}
-    return TextData(data.labels, splits, data.dropped)
+    return TextData(data.labels, splits, data.problem_type, data.bad)

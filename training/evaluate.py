@@ -23,7 +23,7 @@ from service.store.bundle import TEXT_CLASSIFICATION, Bundle, read_bundle
 from service.store.registry import Registry
 from service.tasks.standalone import text_task
 from service.tasks.text_classification import Classification, TextClassification, TextRequest
-from training.data import DataError, Split, load_text_data
+from training.data import DataError, ReadOptions, Split, load_text_data
 from training.metrics import classification_metrics
 
 T = TypeVar("T")
@@ -75,7 +75,7 @@ def main(
         bundle = read_bundle(folder)
         if bundle.manifest.task != TEXT_CLASSIFICATION:
             raise DataError(f"{folder} answers {bundle.manifest.task}; this script scores {TEXT_CLASSIFICATION}")
-        loaded = load_text_data(data, text_column, label_column)
+        loaded = load_text_data(data, ReadOptions(text_column, label_column))
         if split not in loaded.splits:
             raise DataError(f"{data}: no split {split!r}; it has {', '.join(loaded.splits)}")
         metrics = evaluate_text(bundle, loaded.splits[split], loaded.labels, base_model)

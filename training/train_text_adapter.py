@@ -19,7 +19,7 @@ from service.models.text_encoder import base_fingerprint
 from service.store.bundle import TEXT_CLASSIFICATION, BaseRef, Bundle, Manifest
 from training.bundles import library_versions, weights_bytes, write_bundle
 from training.cards import TEXT_LIMITS, card
-from training.data import DataError, TextData, load_text_data
+from training.data import DataError, ReadOptions, TextData, load_text_data
 from training.text_model import Recipe
 from training.text_run import AS_USUAL, FittedText, RunOptions, fit_text
 
@@ -70,7 +70,7 @@ def save_full(fitted: FittedText, folder: Path) -> None:
 def described(data: TextData, source: str) -> dict[str, object]:
     """What a manifest records of the data: its name, digest and sizes."""
     sizes = {split: len(part) for split, part in data.splits.items()}
-    return {"name": source, "digest": data.digest, "dropped_empty": data.dropped, **sizes}
+    return {"name": source, "digest": data.digest, "skipped_rows": len(data.bad), **sizes}
 
 
 def describe(manifest: Manifest) -> str:
@@ -128,12 +128,12 @@ def main(
         label_smoothing, class_weights, max_length, precision, select, seed,
     )  # fmt: skip
     try:
-        loaded = load_text_data(data, text_column, label_column, seed)
+        loaded = load_text_data(data, ReadOptions(text_column, label_column), seed)
         source = source_name(Path(data))
         sizes = ", ".join(f"{len(part)} {split}" for split, part in loaded.splits.items())
         console.print(f"{source}: {sizes}; labels {', '.join(loaded.labels)}")
-        if loaded.dropped:
-            console.print(f"[yellow]{loaded.dropped} rows with an empty text were left out[/]")
+        if loaded.bad:
+            console.print(f"[yellow]{len(loaded.bad)} rows that cannot be used were left out[/]")
         bundle = train(loaded, recipe, name, source)
     except (DataError, QuickchangeError) as error:
         console.print(f"[red]error:[/] {error}")
