@@ -38,9 +38,7 @@ class TrainingOptions(BaseModel):
 
     text_column: Column | None = None
     label_column: Column | None = None
-    problem_type: (
-        Literal["auto", "single_label_classification", "multi_label_classification", "regression"] | None
-    ) = None
+    problem_type: Literal["auto", "single_label_classification", "multi_label_classification", "regression"] | None = None
     label_separator: Annotated[str, Field(min_length=1, max_length=8)] | None = None
     labels: Annotated[list[Annotated[str, Field(max_length=200)]], Field(min_length=1, max_length=MOST_LABELS)] | None = None
     skip_bad: bool | None = None

@@ -16,6 +16,19 @@ CHARSETS = ("utf-8", "us-ascii", "ascii", "iso-8859-1", "latin-1")  # of the oth
 NOT_A_FORM = "the body is not a whole form; send multipart/form-data, with its boundary in the content type"
 
 
+class File(bytes):
+    """A file's content, and the name that it came with: a stranger's word, which is never a path here."""
+
+    filename = ""
+
+    @classmethod
+    def named(cls, filename: str, content: bytes | bytearray) -> File:
+        """The content of a file of this name."""
+        made = cls(content)
+        made.filename = filename
+        return made
+
+
 def read_form(content_type: bytes, body: bytes) -> Mapping[str, Sequence[str | bytes]]:
     """The parts of a form by name, in order: fields as text, files as bytes.
 
@@ -56,7 +69,7 @@ class _Form:
                 if isinstance(event, MultipartSegment):
                     self._segment, self._data = event, bytearray()
                 elif event is None:
-                    self._parts[self._segment.name or ""].append(_value(self._segment, bytes(self._data)))
+                    self._parts[self._segment.name or ""].append(_value(self._segment, self._data))
                 else:
                     self._data += event
 
@@ -75,9 +88,9 @@ def _refusals() -> Iterator[None]:
         raise BadRequest(NOT_A_FORM) from None
 
 
-def _value(segment: MultipartSegment, data: bytes) -> str | bytes:
+def _value(segment: MultipartSegment, data: bytearray) -> str | bytes:
     if segment.filename:
-        return data
+        return File.named(segment.filename, data)
     charset = (segment.charset or CHARSETS[0]).lower()
     try:
         if charset in CHARSETS:
