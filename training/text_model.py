@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -145,6 +146,7 @@ def fit(
     pad_id: int,
     after_epoch: Callable[[int, float], None],
     progress: Progress,
+    on_progress: Callable[[Mapping[str, float]], None] | None = None,
 ) -> None:
     """Train the adapter and head in place; ``after_epoch`` gets each epoch's number, from 1, and its mean loss."""
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -154,7 +156,7 @@ def fit(
     schedule = get_cosine_schedule_with_warmup(optimizer, int(recipe.warmup * steps), steps)
     weights, bf16 = class_weights(split, model.config.num_labels, recipe), uses_bf16(recipe.precision)
     shuffle = random.Random(recipe.seed)  # noqa: S311  # an order of rows is no secret
-    bar = progress.add_task("training", total=steps)
+    bar, step, began = progress.add_task("training", total=steps), 0, time.monotonic()
     for epoch in range(1, recipe.epochs + 1):
         model.train()
         total = 0.0
@@ -169,6 +171,10 @@ def fit(
             optimizer.zero_grad()
             total += loss.item()
             progress.update(bar, advance=1, description=f"epoch {epoch}/{recipe.epochs}, loss {loss.item():.3f}")
+            step += 1
+            if on_progress is not None:
+                speed = step * recipe.batch_size / (time.monotonic() - began)
+                on_progress({"epoch": epoch, "step": step, "steps": steps, "loss": loss.item(), "texts_per_second": speed})
         after_epoch(epoch, total / per_epoch)
 
 

@@ -87,7 +87,10 @@ def fit_text(data: TextData, recipe: Recipe, options: RunOptions = AS_USUAL) -> 
 
     best = BestEpoch(model, recipe, options, lambda: measure("validation"))
     with Progress(console=console, disable=options.quiet) as progress:
-        fit(model, rows["train"], data.splits["train"], recipe, tokenizer.pad_token_id, best.after_epoch, progress)
+        fit(
+            model, rows["train"], data.splits["train"], recipe, tokenizer.pad_token_id, best.after_epoch, progress,
+            options.on_progress,
+        )  # fmt: skip
     tensors = round_and_restore(model, recipe.method, best, lambda: measure("validation"))
     measured = [split for split in data.splits if split != "train"]
     trainable, total = count_parameters(model)

@@ -51,6 +51,7 @@ class Server:
 
     def __init__(self, base: Path, adapters: Path, **settings: Any) -> None:
         self.adapters = adapters
+        settings.setdefault("jobs_dir", adapters.parent / f"{adapters.name}-jobs")
         self.application: Application = create_app(Settings(base_model=str(base), adapters_dir=adapters, **settings))
         self.errors = ErrorLog()
         self._socket = socket.create_server(("127.0.0.1", 0))
