@@ -20,7 +20,6 @@ from rich.progress import Progress
 from rich.table import Table
 
 from service.errors import QuickchangeError
-from service.models.text_encoder import TextEncoder
 from service.store.bundle import TEXT_CLASSIFICATION, BaseRef, Bundle, Manifest
 from service.store.selector import check_name
 from training.bundles import library_versions, weights_bytes, write_bundle

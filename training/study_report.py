@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from training.metrics import SINGLE
+from training.data_types import SINGLE
 from training.plots import Point, confusion_matrix, learning_curves, size_against_accuracy
 from training.report import Report
 from training.study_findings import findings
