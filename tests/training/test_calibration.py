@@ -81,8 +81,6 @@ def test_the_calibration_error_is_torchmetrics_and_the_definitions(seed: int, bi
     place = (probability * bins).ceil().long()
     right, bins_used = (given_label == labels).double(), sorted(set(place.tolist()))
     gaps = [(right[place == b] - probability[place == b]).sum().abs() for b in bins_used]
-        ((given_label == labels).double()[place == b] - probability[place == b]).sum().abs() for b in sorted(set(place.tolist()))
-    ]
     assert found == pytest.approx(float(torch.stack(gaps).sum() / len(labels)), abs=1e-3)
 
 
