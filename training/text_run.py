@@ -20,11 +20,11 @@ from training.data import DataError, TextData
 from training.data_types import MULTI, REGRESSION, SINGLE
 from training.metrics import figures
 from training.run_state import Checkpoint, said_clearly
-from training.text_course import VALIDATION, Course, Metrics, RunOptions, console
+from training.text_course import VALIDATION, Course, Metrics, RunOptions
 from training.text_model import LORA, Recipe
 from training.text_trainer import TRAIN, TextTrainer
 
-__all__ = ["AS_USUAL", "FittedText", "RunOptions", "console", "fit_text"]
+__all__ = ["AS_USUAL", "FittedText", "RunOptions", "fit_text"]
 
 FP16_TOLERANCE = 0.002  # accuracy, or share of a regression's error, that float16 storage may cost
 TENSORBOARD = "tensorboard"
