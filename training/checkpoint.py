@@ -12,10 +12,9 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as hub_logging
 
-from service.errors import QuickchangeError
 from service.models.sources import PACKAGED_HUB_ID, PACKAGED_MINILM, fingerprint, locate
 from service.models.text_adapter import Head
-from service.models.text_encoder import BaseWeights, load_base
+from service.models.text_encoder import BaseWeights
 from training.data import DataError
 
 OPTION = "--base-model"
@@ -95,7 +94,7 @@ def read_checkpoint(folder: Path, base_model: str, base: BaseWeights) -> Checkpo
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(f"{folder}: not a model that transformers can read ({type(error).__name__})") from None
     if info["missing_keys"]:
-        first = sorted(info["missing_keys"])[0]
+        first = min(info["missing_keys"])
         raise DataError(f"{folder}: its weights lack {first}; expected a fine-tuned {type(model).__name__}, head included")
     _check_vocabulary(folder, base_model)
     tensors, prefix = {name: tensor.detach() for name, tensor in model.state_dict().items()}, base.family.prefix

@@ -113,11 +113,10 @@ def peft_config(base_name: str, factors: Mapping[str, Factors], *, pools: bool) 
 
 def peft_tensors(factors: Mapping[str, Factors], head: Head, family: Family) -> dict[str, Tensor]:
     """The tensors of ``adapter_model.safetensors``, as PEFT names them; scaling is folded into ``lora_B``."""
-    named = {family.out: head.out, **({family.dense: head.dense} if head.dense else {})}
-    layers = {
-        f"{PREFIX}{module}.{part}": t for module, pair in named.items() for part, t in zip(("weight", "bias"), pair, strict=True)
-    }
+    layers = {family.out: head.out, **({family.dense: head.dense} if head.dense else {})}
+    tensors = {f"{PREFIX}{name}.weight": weight for name, (weight, _) in layers.items()}
+    tensors |= {f"{PREFIX}{name}.bias": bias for name, (_, bias) in layers.items()}
     for module, pair in factors.items():
-        layers[f"{PREFIX}{module}.lora_A.weight"] = pair.a
-        layers[f"{PREFIX}{module}.lora_B.weight"] = pair.scaling * pair.b.T
-    return layers
+        tensors[f"{PREFIX}{module}.lora_A.weight"] = pair.a
+        tensors[f"{PREFIX}{module}.lora_B.weight"] = pair.scaling * pair.b.T
+    return tensors
