@@ -95,7 +95,7 @@ class Extraction:
 
     def _candidate(self, name: str, ranks: Ranks, measure: Measured) -> Candidate:
         factors, family = cut(self.changes, ranks), self.base.family
-        config = peft_config(hub_name(self.base_model), factors, pools=family.pools)
+        config = peft_config(hub_name(self.base_model), factors, saves_pooler=family.pools)
         tensors = peft_tensors(factors, self.checkpoint.head, family)
         stored = halve(tensors) if self._half else tensors
         adapter = TextClassifier(self.encoder, MAX_RANK).parse(config, stored, len(self.checkpoint.labels))

@@ -14,7 +14,6 @@ from service.models.text_adapter import PREFIX, Head
 from service.models.text_encoder import Family
 
 NOTHING = 1e-6  # of the largest singular value: what rounding leaves of a rank that is not there
-HEAD = {True: ("classifier", "pooler"), False: ("classifier",)}  # what PEFT saves whole, by whether the base model pools
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ def cut(changes: Changes, ranks: Ranks) -> dict[str, Factors]:
     return factors
 
 
-def peft_config(base_name: str, factors: Mapping[str, Factors], *, pools: bool) -> dict[str, Any]:
+def peft_config(base_name: str, factors: Mapping[str, Factors], *, saves_pooler: bool) -> dict[str, Any]:
     """``adapter_config.json`` for these factors: scaling 1 everywhere, patterns where ranks differ, the head saved whole."""
     from peft import LoraConfig
 
@@ -105,8 +104,9 @@ def peft_config(base_name: str, factors: Mapping[str, Factors], *, pools: bool) 
     usual = max(ranks.values(), key=list(ranks.values()).count)
     other = {module: rank for module, rank in ranks.items() if rank != usual}
     config = LoraConfig(
-        task_type="SEQ_CLS", r=usual, lora_alpha=usual, rank_pattern=other, alpha_pattern=dict(other),
-        target_modules=sorted(factors), modules_to_save=list(HEAD[pools]), inference_mode=True, base_model_name_or_path=base_name,
+        task_type="SEQ_CLS", base_model_name_or_path=base_name, inference_mode=True, target_modules=sorted(factors),
+        r=usual, lora_alpha=usual, rank_pattern=other, alpha_pattern=dict(other),
+        modules_to_save=["classifier", "pooler"] if saves_pooler else ["classifier"],
     )  # fmt: skip
     return {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
 
