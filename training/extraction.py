@@ -8,25 +8,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
+from rich.progress import Progress
 from torch import Tensor
-from transformers import AutoTokenizer
 
-from service.models.sources import locate
 from service.models.text_adapter import TextAdapter
 from service.models.text_classifier import TextClassifier
 from service.models.text_encoder import BaseWeights, TextEncoder, load_base
 from service.tasks.standalone import CPU, MAX_RANK
 from training.bundles import halve
-from training.checkpoint import KINDS, OPTION, Checkpoint, compare, hub_name, kind, read_checkpoint
+from training.checkpoint import KINDS, OPTION, compare, hub_name, kind, read_checkpoint
 from training.data import DataError, TextData
 from training.low_rank import Change, Ranks, cut, energy_kept, for_energy, peft_config, peft_tensors, uniform
-from training.metrics import HEADLINE, figures
-from training.text_logits import text_logits
-from training.text_model import tokenise
+from training.metrics import HEADLINE
+from training.text_measure import CHOOSES, Figures, Measure, unmeasured
 
-CHOOSES = "validation"  # the split that decides between ranks
-Figures = dict[str, dict[str, float]]
+ALL = "all of these"
+Measured = Callable[[TextEncoder, TextAdapter], Figures]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ class Candidate:
 
     @property
     def largest(self) -> int:
-        """The highest rank of any module."""
+        """The highest rank of any layer."""
         return max(self.ranks.values())
 
     @property
@@ -55,109 +52,107 @@ class Extraction:
     """A checkpoint, its base model, and the changes between them, decomposed once for all ranks."""
 
     def __init__(self, folder: Path, base_model: str, *, half: bool = True) -> None:
-        """Raises :class:`DataError` for a folder that is no classifier fine-tuned from this base model."""
+        """Raises :class:`DataError` for a folder that is no classifier fine-tuned from this base model.
+
+        ``half`` stores adapters in float16.
+        """
         self.base = load_base(base_model, OPTION)
         self.encoder = TextEncoder(self.base, CPU)
-        self.checkpoint: Checkpoint = read_checkpoint(folder, base_model, self.base)
+        self.checkpoint = read_checkpoint(folder, base_model, self.base)
         self.differences = compare(folder, self.checkpoint, base_model, self.base, self.encoder.targets)
-        self._base_name, self._half = hub_name(base_model), half
+        self.base_model, self._half = base_model, half
 
     @cached_property
     def changes(self) -> dict[str, Change]:
         """The singular values and vectors of every linear layer's change."""
         return {module: Change.of(change) for module, change in self.differences.linear.items()}
 
-    def at_rank(self, rank: int, measure: Callable[[TextEncoder, TextAdapter], Figures]) -> Candidate:
+    def labels(self, data: TextData | None) -> tuple[str, ...]:
+        """The checkpoint's labels; the data's where it has none but ``LABEL_0`` and so on, and as many."""
+        unnamed = data is not None and not self.checkpoint.named and len(data.labels) == len(self.checkpoint.labels)
+        return data.labels if data is not None and unnamed else self.checkpoint.labels
+
+    def at_rank(self, rank: int, measure: Measured) -> Candidate:
         """The adapter with this rank in every layer."""
         return self._candidate(f"rank {rank}", uniform(self.changes, rank), measure)
 
-    def at_energy(self, energy: float, measure: Callable[[TextEncoder, TextAdapter], Figures]) -> Candidate:
+    def at_energy(self, energy: float, measure: Measured) -> Candidate:
         """The adapter that keeps this share of the squared change by the smallest ranks, each layer's its own."""
         return self._candidate(f"energy {energy:g}", for_energy(self.changes, energy), measure)
 
-    def full(self, measure: Callable[[TextEncoder, TextAdapter], Figures]) -> Figures:
-        """The figures of the checkpoint itself, which its head on its own encoder gives."""
+    def full(self, measure: Measured) -> Figures:
+        """The figures of the checkpoint itself: its head on its own encoder."""
         return measure(TextEncoder(self.checkpoint.weights, CPU), TextAdapter({}, self.checkpoint.head))
 
-    def without(self, kinds: Sequence[str], measure: Callable[[TextEncoder, TextAdapter], Figures]) -> Figures:
+    def without(self, kinds: Sequence[str], measure: Measured) -> Figures:
         """The figures of the checkpoint with the base model's own parameters of these kinds."""
-        theirs = self.checkpoint.weights.tensors
-        mixed = {name: before if self._is_of(name, kinds) else theirs[name] for name, before in self.base.tensors.items()}
+        theirs, rest = self.checkpoint.weights.tensors, self.differences.rest
+        mixed = {
+            name: before if name in rest and kind(name) in kinds else theirs[name] for name, before in self.base.tensors.items()
+        }
         weights = BaseWeights(self.base.config, mixed, self.base.fingerprint)
         return measure(TextEncoder(weights, CPU), TextAdapter({}, self.checkpoint.head))
 
-    def _is_of(self, name: str, kinds: Sequence[str]) -> bool:
-        return name in self.differences.rest and kind(name) in kinds
-
-    def _candidate(self, name: str, ranks: Ranks, measure: Callable[[TextEncoder, TextAdapter], Figures]) -> Candidate:
+    def _candidate(self, name: str, ranks: Ranks, measure: Measured) -> Candidate:
         factors, family = cut(self.changes, ranks), self.base.family
-        config = peft_config(self._base_name, factors, pools=family.pools)
+        config = peft_config(hub_name(self.base_model), factors, saves_pooler=family.pools)
         tensors = peft_tensors(factors, self.checkpoint.head, family)
         stored = halve(tensors) if self._half else tensors
         adapter = TextClassifier(self.encoder, MAX_RANK).parse(config, stored, len(self.checkpoint.labels))
         return Candidate(name, ranks, energy_kept(self.changes, ranks), config, stored, measure(self.encoder, adapter))
 
 
-class Measure:
-    """Figures of an encoder with an adapter on each split of ``data`` but the training one."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one run has found: the figures of the checkpoint, of it without what LoRA cannot carry, and of each candidate.
 
-    def __init__(
-        self, data: TextData, checkpoint: Checkpoint, base_model: str, max_length: int, done: Callable[[int], None]
-    ) -> None:
-        """Raises :class:`DataError` when the data's labels are not the checkpoint's."""
-        _check_labels(data, checkpoint)
-        tokenizer = AutoTokenizer.from_pretrained(locate(base_model, OPTION))
-        self._type, self._count, self._done = checkpoint.problem_type, len(checkpoint.labels), done
-        self._rows, self._true = {}, {}
-        for name, split in data.splits.items():
-            if name != "train":
-                self._rows[name] = tokenise(tokenizer, split.texts, max_length)
-                self._true[name] = [_renumbered(target, data, checkpoint) for target in split.labels]
+    ``kept`` says whether the chosen one is within the tolerance; without data nothing was measured, and it is None.
+    """
 
-    def __len__(self) -> int:
-        return sum(map(len, self._rows.values()))
+    extraction: Extraction
+    full: Figures
+    without: dict[str, Figures]
+    candidates: list[Candidate]
+    chosen: Candidate
+    kept: bool | None
 
-    def __call__(self, encoder: TextEncoder, adapter: TextAdapter) -> Figures:
-        """The figures of every split."""
-        with torch.inference_mode():
-            return {
-                split: figures(self._type, self._true[split], text_logits(encoder, adapter, rows, self._done), self._count)
-                for split, rows in self._rows.items()
-            }
+    @property
+    def headline(self) -> str:
+        """The name of the figure that decides."""
+        return HEADLINE[self.extraction.checkpoint.problem_type]
 
 
-def unmeasured(_encoder: TextEncoder, _adapter: TextAdapter) -> Figures:
-    """What is measured where there is no data: nothing."""
-    return {}
+def extract(
+    extraction: Extraction, wanted: Sequence[int] | float, tolerance: float, measure: Measure | None, progress: Progress
+) -> Found:
+    """Cut an adapter for each of these ranks, ascending, or one for this share of the energy; score them, and choose one.
+
+    Chosen is the first that loses at most ``tolerance`` of the headline figure on validation, and else the last.
+    """
+    ranks = list(wanted) if isinstance(wanted, Sequence) else []
+    changed = [name for name, share in extraction.differences.shares().items() if share and name in KINDS]
+    parts = {**{name: [name] for name in changed}, ALL: changed} if measure is not None and changed else {}
+    bar = progress.add_task("decomposing", total=len(extraction.differences.linear))
+    progress.advance(bar, len(extraction.changes))
+    scored: Measured = unmeasured
+    if measure is not None:
+        total = (1 + len(parts) + (len(ranks) or 1)) * len(measure)
+        progress.update(bar, description="scoring", completed=0, total=total)
+        scored, measure.done = measure, lambda rows: progress.advance(bar, rows)
+    full = extraction.full(scored)
+    without = {name: extraction.without(kinds, scored) for name, kinds in parts.items()}
+    if isinstance(wanted, Sequence):
+        candidates = [extraction.at_rank(rank, scored) for rank in ranks]
+    else:
+        candidates = [extraction.at_energy(wanted, scored)]
+    if measure is None:
+        return Found(extraction, full, without, candidates, candidates[-1], None)
+    enough = _smallest(candidates, full, HEADLINE[extraction.checkpoint.problem_type], tolerance)
+    return Found(extraction, full, without, candidates, enough or candidates[-1], enough is not None)
 
 
-def smallest(candidates: Sequence[Candidate], full: Figures, problem_type: str, tolerance: float) -> Candidate | None:
-    """The first candidate that loses at most ``tolerance`` of the headline figure on validation; None where none does."""
-    headline = HEADLINE[problem_type]
+def _smallest(candidates: Sequence[Candidate], full: Figures, headline: str, tolerance: float) -> Candidate | None:
+    if CHOOSES not in full:
+        raise DataError(f"the data has no {CHOOSES} split to choose a rank on")
     lowest = full[CHOOSES][headline] - tolerance
     return next((each for each in candidates if each.figures[CHOOSES][headline] >= lowest), None)
-
-
-def not_carried(extraction: Extraction) -> list[str]:
-    """The kinds of parameters that fine-tuning changed and no adapter can carry."""
-    shares = extraction.differences.shares()
-    return [name for name in KINDS if shares[name]]
-
-
-def _check_labels(data: TextData, checkpoint: Checkpoint) -> None:
-    if data.problem_type != checkpoint.problem_type:
-        raise DataError(f"the data is for {data.problem_type}, the checkpoint for {checkpoint.problem_type}")
-    if not checkpoint.named and len(data.labels) != len(checkpoint.labels):
-        raise DataError(f"the data has {len(data.labels)} labels, the checkpoint {len(checkpoint.labels)}, without names")
-    unknown = sorted(set(data.labels) - set(checkpoint.labels)) if checkpoint.named else []
-    if unknown:
-        raise DataError(f"label {unknown[0]!r} of the data is not the checkpoint's; it has {', '.join(checkpoint.labels)}")
-
-
-def _renumbered(target: Any, data: TextData, checkpoint: Checkpoint) -> Any:
-    """A target of the data with the checkpoint's numbers of labels; values, and labels without names, stay as they are."""
-    if not checkpoint.named or checkpoint.problem_type == "regression":
-        return target
-    if isinstance(target, tuple):
-        return tuple(checkpoint.labels.index(data.labels[each]) for each in target)
-    return checkpoint.labels.index(data.labels[target])

@@ -14,7 +14,6 @@ from service.models.text_adapter import PREFIX, Head
 from service.models.text_encoder import Family
 
 NOTHING = 1e-6  # of the largest singular value: what rounding leaves of a rank that is not there
-HEAD = {True: ("classifier", "pooler"), False: ("classifier",)}  # what PEFT saves whole, by whether the base model pools
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ def cut(changes: Changes, ranks: Ranks) -> dict[str, Factors]:
     return factors
 
 
-def peft_config(base_name: str, factors: Mapping[str, Factors], *, pools: bool) -> dict[str, Any]:
+def peft_config(base_name: str, factors: Mapping[str, Factors], *, saves_pooler: bool) -> dict[str, Any]:
     """``adapter_config.json`` for these factors: scaling 1 everywhere, patterns where ranks differ, the head saved whole."""
     from peft import LoraConfig
 
@@ -105,19 +104,19 @@ def peft_config(base_name: str, factors: Mapping[str, Factors], *, pools: bool) 
     usual = max(ranks.values(), key=list(ranks.values()).count)
     other = {module: rank for module, rank in ranks.items() if rank != usual}
     config = LoraConfig(
-        task_type="SEQ_CLS", r=usual, lora_alpha=usual, rank_pattern=other, alpha_pattern=dict(other),
-        target_modules=sorted(factors), modules_to_save=list(HEAD[pools]), inference_mode=True, base_model_name_or_path=base_name,
+        task_type="SEQ_CLS", base_model_name_or_path=base_name, inference_mode=True, target_modules=sorted(factors),
+        r=usual, lora_alpha=usual, rank_pattern=other, alpha_pattern=dict(other),
+        modules_to_save=["classifier", "pooler"] if saves_pooler else ["classifier"],
     )  # fmt: skip
     return {key: sorted(value) if isinstance(value, set) else value for key, value in config.to_dict().items()}
 
 
 def peft_tensors(factors: Mapping[str, Factors], head: Head, family: Family) -> dict[str, Tensor]:
     """The tensors of ``adapter_model.safetensors``, as PEFT names them; scaling is folded into ``lora_B``."""
-    named = {family.out: head.out, **({family.dense: head.dense} if head.dense else {})}
-    layers = {
-        f"{PREFIX}{module}.{part}": t for module, pair in named.items() for part, t in zip(("weight", "bias"), pair, strict=True)
-    }
+    layers = {family.out: head.out, **({family.dense: head.dense} if head.dense else {})}
+    tensors = {f"{PREFIX}{name}.weight": weight for name, (weight, _) in layers.items()}
+    tensors |= {f"{PREFIX}{name}.bias": bias for name, (_, bias) in layers.items()}
     for module, pair in factors.items():
-        layers[f"{PREFIX}{module}.lora_A.weight"] = pair.a
-        layers[f"{PREFIX}{module}.lora_B.weight"] = pair.scaling * pair.b.T
-    return layers
+        tensors[f"{PREFIX}{module}.lora_A.weight"] = pair.a
+        tensors[f"{PREFIX}{module}.lora_B.weight"] = pair.scaling * pair.b.T
+    return tensors
