@@ -82,7 +82,7 @@ def test_what_misses_the_gate_or_the_aliass_rules_is_told_with_its_figures(start
     options = {**QUICK, "epochs": 1}
     gated = asked(server.client, options=options, gate={"accuracy": 1.5, "wups": 0.1}, alias="live")
     ruled = asked(server.client, name="ruled", options=options, require={"accuracy": ">= 1.5"}, alias="live")
-    alone = asked(server.client, data=b"text,label\na,x\nb,x\n" * 20)
+    alone = asked(server.client, data=b"text,label\n" + b"a,x\nb,x\n" * 20)
     failed = seen(server.client, gated, "failed")
     assert failed["error"]["code"] == "requirement_not_met"
     assert "accuracy is " in failed["error"]["detail"] and "the gate requires 1.5" in failed["error"]["detail"]
