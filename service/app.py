@@ -61,7 +61,7 @@ EAGER_SECONDS = 0.3  # of loading adapters before the first request is taken; th
 HANDLERS = [
     text.sentiment, text.classify, vqa.vqa, adapters.list_adapters, adapters.show_adapter, adapters.delete_version,
     adapters.list_models, aliases.show_alias, aliases.set_alias, aliases.roll_back, aliases.remove_alias, aliases.audit,
-    files.version_file, training_jobs.list_jobs, training_jobs.show_job, training_jobs.end_job, training_events.events,
+    files.version_file, training_jobs.show_job, training_jobs.end_job, training_events.events,
     health.live, health.ready, health.metrics,
 ]  # fmt: skip
 
@@ -221,7 +221,9 @@ def _litestar(
             services.lifecycle.registry.close()
 
     uploads = Router("/", route_handlers=[adapters.publish], request_max_body_size=settings.max_adapter_bytes)
-    orders = Router("/", route_handlers=[training_jobs.submit], request_max_body_size=settings.max_training_bytes)
+    orders = Router(
+        "/", route_handlers=[training_jobs.list_jobs, training_jobs.submit], request_max_body_size=settings.max_training_bytes
+    )
     app = Litestar(
         [*HANDLERS, uploads, orders, docs_assets()],
         dependencies={

@@ -6,7 +6,6 @@ the one line on why it failed to ``error.json``. A training that was ended befor
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -130,19 +129,15 @@ class Reports:
 
 def explained(error: Exception, folder: Path) -> tuple[str, str]:
     """A stable word for an error, and a line on it that names no folder of this machine."""
-    from service.errors import QuickchangeError, StoreFull
+    from service.errors import InvalidInput, QuickchangeError
 
     if isinstance(error, ModuleNotFoundError):
         return "training_missing", f"training needs {error.name}, which this server does not have; {EXTRA}"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StoreFull.code, "no space was left for the training's checkpoints"
-    if isinstance(error, MemoryError):
-        return "out_of_memory", "memory ran out; a smaller batch_size or max_length takes less"
-    if isinstance(error, QuickchangeError):
-        return error.code, _without(folder, str(error))
-    if type(error).__name__ == "DataError":  # whose module may be what is missing
-        return "invalid_input", _without(folder, str(error))
-    return "internal", f"the training failed in a way that nobody foresaw ({type(error).__name__}); the server's log has more"
+    # By their names, for the modules that have them may be what is missing.
+    code = {"DataError": InvalidInput.code, "RunFailed": "training_failed"}.get(type(error).__name__)
+    if code is not None or isinstance(error, QuickchangeError):
+        return code or error.code, " ".join(str(error).replace(f"{folder}/", "").split())
+    return "internal", f"the training failed in a way that nobody foresaw ({type(error).__name__}); its log is on the server"
 
 
 def tell(folder: Path, code: str, detail: str) -> None:
@@ -150,10 +145,6 @@ def tell(folder: Path, code: str, detail: str) -> None:
     staged = folder / "error.json.incoming"
     staged.write_text(json.dumps({"code": code, "detail": detail}))
     staged.rename(folder / "error.json")
-
-
-def _without(folder: Path, text: str) -> str:
-    return " ".join(text.replace(f"{folder}/", "").split())
 
 
 def _known(options: Mapping[str, Any], kind: type[Any]) -> dict[str, Any]:
