@@ -6,5 +6,6 @@ COMMANDS = {
     "train": ("training.train_text_adapter:main", "Train a text adapter and write it as a bundle."),
     "train-vqa": ("training.train_vqa_head:main", "Train a visual question answering head and write it as a bundle."),
     "evaluate": ("training.evaluate:main", "Score an adapter on labelled data."),
+    "inspect": ("training.inspect_data:main", "Look data over before training: classes, lengths, duplicates, unusable rows."),
     "publish": ("training.publish:main", "Put a bundle into a local adapters folder, checked as the server checks it."),
 }
