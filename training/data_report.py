@@ -79,9 +79,7 @@ class DataReport:
         found += [f"{_count(n)} of {b} with a text that {a} has too: figures on {b} flatter" for (a, b), n in self._shared() if n]
         if self.conflicts:
             places = ", ".join(self.conflict_places) + ", …" * (self.conflict_rows > EXAMPLES)
-            found.append(
-                f"{_count(self.conflict_rows)} with one of {self.conflicts:,} texts that have different labels: {places}"
-            )
+            found.append(f"{_count(self.conflict_rows)} with a text that has different labels: {places}")
         for name, split in self.splits.items():
             found += _about_split(name, split, self.max_length)
         return found + _about_balance(self.splits["train"].classes if "train" in self.splits else {})

@@ -165,9 +165,9 @@ def test_texts_in_a_folder_per_label_are_rows(tmp_path: Path) -> None:
         for number, (text, label) in enumerate(rows):
             write(tmp_path, f"split/{split}/{label}/{number}.txt", text + "\n")
             write(tmp_path, f"plain/{label}/{split}{number}.txt", text)
-    split, plain = load_text_data(str(tmp_path / "split")), load_text_data(str(tmp_path / "plain"))
-    assert split.labels == plain.labels == ("bad", "good")
-    assert {name: len(part) for name, part in split.splits.items()} == {"test": 10, "train": 27, "validation": 3}
+    divided, plain = load_text_data(str(tmp_path / "split")), load_text_data(str(tmp_path / "plain"))
+    assert divided.labels == plain.labels == ("bad", "good")
+    assert {name: len(part) for name, part in divided.splits.items()} == {"test": 10, "train": 27, "validation": 3}
     assert {name: len(part) for name, part in plain.splits.items()} == {"train": 36, "validation": 4}
     assert rows_of(plain) == sorted(ROWS)
     write(tmp_path, "plain/good/train1.txt", " ")

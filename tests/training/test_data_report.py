@@ -68,7 +68,7 @@ def test_remarks_say_what_to_look_into(tiny_base: Path) -> None:
         "1 row cannot be used; training stops there unless --skip-bad: a.csv:5: empty text",
         "no validation split: training holds out a tenth of the training split",
         "2 rows of test with a text that train has too: figures on test flatter",
-        "5 rows with one of 2 texts that have different labels: train:2, train:3, train:4, test:1, test:2",
+        "5 rows with a text that has different labels: train:2, train:3, train:4, test:1, test:2",
         "12.5% of train are cut at 8 tokens; 9 would keep 99% whole",
         "1 row of train without a token",
         "1 row of train with a text that it has before",
@@ -119,7 +119,7 @@ def test_the_command_prints_the_report_and_no_text(file: str, tiny_base: Path) -
         "rows",
         "2 (66.7%)",
         "data.csv:4: empty text",
-        "2 rows with one of 1 texts that have different labels: train:2, train:3",
+        "2 rows with a text that has different labels: train:2, train:3",
     ):
         assert part in result.stdout, result.stdout
     assert "secret" not in result.output
