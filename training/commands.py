@@ -11,5 +11,6 @@ COMMANDS = {
     "tune": ("training.tune:main", "Search for the recipe of the best adapter, and write its bundle."),
     "extract": ("training.extract:main", "Turn a fully fine-tuned checkpoint into a LoRA adapter with its head."),
     "merge": ("training.merge:main", "Make a new adapter of several: weighted, TIES or DARE."),
+    "inspect": ("training.inspect_data:main", "Look data over before training: classes, lengths, duplicates, unusable rows."),
     "publish": ("training.publish:main", "Put a bundle into a local adapters folder, checked as the server checks it."),
 }
