@@ -107,6 +107,9 @@ def _placed(rows: Rows, labels: Sequence[str]) -> list[Any]:
 def _fitting(adapter: Adapter, rows: Rows) -> Rows:
     """The rows with the adapter's names for the values of a regression, which have no other."""
     manifest = adapter.manifest
+    if (manifest.task == TEXT_CLASSIFICATION) == bool(rows.examples):
+        asked = "questions about images" if rows.examples else "texts"
+        raise DataError(f"{adapter.name} answers {manifest.task}; the data has {asked}")
     if manifest.problem_type != rows.problem_type:
         raise DataError(f"{adapter.name} is a {manifest.problem_type}; the data is a {rows.problem_type}")
     if rows.problem_type == REGRESSION:
@@ -148,7 +151,8 @@ def _about_images(adapter: Adapter, rows: Rows, console: Console | None) -> list
 
 
 def _tracked(steps: range, console: Console | None) -> Any:
-    return steps if console is None else track(steps, "scoring", console=console, transient=True)
+    silent = console is None or not console.is_terminal
+    return track(steps, "scoring", console=console, transient=True, disable=silent)
 
 
 def _joined(source: str, split: str, splits: Mapping[str, Sequence[T]]) -> list[T]:
