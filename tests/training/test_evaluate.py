@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
 
 from service.errors import InvalidInput
 from service.store.bundle import Bundle, Manifest, Task
@@ -15,7 +16,6 @@ from service.store.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL, P
 from tests.support.bundles import vqa_bundle
 from tests.support.command import fails, quickchange
 from tests.support.server import Server
-from tests.training.test_train_vqa_head import COLOURS, daquar
 from training.anywhere import Places, Scores, opened
 from training.bundles import write_bundle
 from training.findings import as_json
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 WORDS = ("a fine day", "what luck", "rain again", "so it goes", "@user well done", "#never mind", "lovely 🙂", "see http")
 TEXTS = [f"{a}, {b}" for a in WORDS for b in WORDS]
+COLOURS = ("red", "green", "blue", "white")
 FACTS = ("adapter", "digest", "data", "split")
 
 
@@ -98,14 +99,23 @@ def test_the_folder_the_store_and_the_server_give_the_same_figures(
         )
 
 
+def questions(folder: Path) -> Path:
+    """DAQUAR's layout: questions for the colour of four images, one of which is answered by what nobody lists."""
+    (folder / "images").mkdir(parents=True)
+    for i, colour in enumerate(COLOURS):
+        Image.new("RGB", (32, 24), colour).save(folder / "images" / f"image{i}.png")
+    rows = [f"what colour is wall {i},{('piano', *COLOURS[1:])[i % 4]},image{i % 4}" for i in range(60)]
+    (folder / "data_train.csv").write_text("\n".join(["question,answer,image_id", *rows]), "utf-8")
+    (folder / "answer_space.txt").write_text("\n".join((*COLOURS, "chair")), "utf-8")
+    return folder
+
+
 def test_a_vqa_adapter_on_disk_and_live(exact: Server, tmp_path: Path) -> None:
-    folder = daquar(tmp_path / "daquar")
-    questions = (folder / "data_train.csv").read_text("utf-8").replace("chair", "sofa")
-    (folder / "data_train.csv").write_text(questions + "\nwhat is it,piano,image0", "utf-8")
-    stored = evaluated("vqa", folder, "--split", "all", "--adapters-dir", exact.adapters)
-    live = evaluated("vqa", folder, "--split", "all", "--server", exact.url)
+    folder = questions(tmp_path / "daquar")
+    stored = evaluated("vqa", folder, "--split", "validation", "--adapters-dir", exact.adapters)
+    live = evaluated("vqa", folder, "--split", "validation", "--server", exact.url)
     assert stored["figures"] == live["figures"] and stored["slices"] == live["slices"]
-    assert {name: found["rows"] for name, found in live["slices"].items()} == {"colour": 40, "object": 1}
+    assert set(live["slices"]) == {"colour", "object"} and live["slices"]["object"]["accuracy"] == 0
 
 
 def test_the_report_has_the_figures_and_the_plots(exact: Server, table: Path, tmp_path: Path) -> None:
