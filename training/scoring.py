@@ -84,6 +84,8 @@ def score(adapter: Adapter, rows: Rows, labels: Sequence[str] = (), console: Con
     """
     manifest = adapter.manifest
     rows = _fitting(adapter, rows)
+    if console is not None and manifest.recipe.get("refit"):
+        console.print(f"[yellow]{adapter.name} was trained on all rows of its data: figures on those say nothing of others[/]")
     known = (
         manifest.labels if rows.problem_type == REGRESSION else tuple(dict.fromkeys([*labels, *manifest.labels, *rows.labels]))
     )
