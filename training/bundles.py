@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from service.store.bundle import Bundle
+from service.store.layout import CARD, IMAGES, MANIFEST
 
 CURVE = "curve"
 LONG_CURVE = 20  # epochs
@@ -37,7 +38,7 @@ def weights_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def write_bundle(bundle: Bundle, folder: Path) -> None:
-    """Write the bundle into ``folder``, replacing its files; the manifest comes last.
+    """Write the bundle into ``folder`` in the place of one that is there; the manifest comes last.
 
     Everything is written beside ``folder`` first, so that a full disk leaves it as it was.
     """
@@ -46,6 +47,8 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
         for name, data in bundle.contents.items():
             (Path(beside) / name).write_bytes(data)
         folder.mkdir(exist_ok=True)
+        for name in {MANIFEST, CARD, *IMAGES} - set(bundle.files):
+            (folder / name).unlink(missing_ok=True)
         for name in bundle.contents:
             (Path(beside) / name).replace(folder / name)
 

@@ -15,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from training.calibration import Calibration, fit_temperature
 from training.data_types import MULTI, REGRESSION, SINGLE
 from training.metrics import DIGITS, HEADLINE, Array, as_array, decided, figures, per_label
-from training.statistics import FIGURES, bootstrap_interval, figure_interval, figure_of
+from training.statistics import FIGURES, LOWER_IS_BETTER, bootstrap_interval, figure_interval, figure_of
 
 NEVER = -1e4  # the logit of a label that an adapter does not have
 TINIEST = 1e-30  # a probability whose logarithm is still a number
@@ -111,7 +111,8 @@ class Scored:
     def _interval(self, name: str) -> Interval:
         if name == "accuracy":  # a mean of rights and wrongs
             return _rounded(bootstrap_interval(self.right))
-        return _rounded(figure_interval(self.targets, self.given, figure_of(self.problem_type, name, len(self.labels))))
+        low, high = figure_interval(self.targets, self.given, figure_of(self.problem_type, name, len(self.labels)))
+        return _rounded((low, high if name in LOWER_IS_BETTER else min(high, 1.0)))
 
     def _part(self, rows: list[int]) -> Scored:
         true = [self.true[row] for row in rows]

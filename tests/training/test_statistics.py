@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.statistics import accuracy, bootstrap_interval, paired_bootstrap
+from training.data_types import SINGLE
+from training.statistics import accuracy, bootstrap_interval, figure_interval, figure_of, paired_bootstrap
 
 
 def test_an_interval_of_95_per_cent_holds_the_truth_about_95_times_in_100() -> None:
@@ -49,3 +50,12 @@ def test_the_same_answers_do_not_differ() -> None:
 def test_the_seed_decides_the_resamples() -> None:
     values = np.arange(50)
     assert bootstrap_interval(values, seed=3) == bootstrap_interval(values, seed=3) != bootstrap_interval(values, seed=4)
+
+
+def test_rare_labels_do_not_pull_the_interval_of_a_macro_figure_away_from_it() -> None:
+    draw = np.random.default_rng(0)
+    true = np.concatenate([np.arange(80), draw.integers(0, 5, 100)])  # 75 labels that occur once
+    given = np.where(draw.random(180) < 0.8, true, 0)
+    figure = figure_of(SINGLE, "macro_f1", 80)
+    low, high = figure_interval(true, given, figure, samples=300)
+    assert low < figure(true, given) < high
