@@ -21,7 +21,7 @@ from service.models.sources import PACKAGED_HUB_ID, PACKAGED_MINILM
 from service.models.text_encoder import base_fingerprint
 from service.store.bundle import TEXT_CLASSIFICATION, BaseRef, Bundle, Manifest
 from training.bundles import library_versions, weights_bytes, write_bundle
-from training.cards import TEXT_LIMITS, card
+from training.cards import TEXT_LIMITS, Quality, card, text_quality
 from training.data import DataError, ReadOptions, TextData, load_text_data
 from training.data_flags import Data, LabelColumn, Labels, LabelSeparator, ProblemType, SkipBad, TextColumn, read_options
 from training.data_types import AUTO
@@ -66,7 +66,8 @@ def bundle_of(fitted: FittedText, data: TextData, name: str, source: str) -> Bun
         **facts,
     )
     config = {**adapter_config(fitted.model), "base_model_name_or_path": base_name}
-    return Bundle.assemble(config, weights_bytes(fitted.tensors), manifest, describe(manifest))
+    quality = text_quality(data, fitted.logits, fitted.thresholds, fitted.curve)
+    return Bundle.assemble(config, weights_bytes(fitted.tensors), manifest, describe(manifest, quality), quality.images)
 
 
 def described(data: TextData, source: str) -> dict[str, object]:
@@ -75,8 +76,8 @@ def described(data: TextData, source: str) -> dict[str, object]:
     return {"name": source, "digest": data.digest, "skipped_rows": len(data.bad), **sizes}
 
 
-def describe(manifest: Manifest) -> str:
-    """The bundle's model card, from what the manifest records."""
+def describe(manifest: Manifest, quality: Quality) -> str:
+    """The bundle's model card, from what the manifest records and what was measured beside it."""
     recipe = manifest.recipe
     data = recipe["data"]
     sizes = ", ".join(f"{data[split]:,} {split} rows" for split in ("train", "validation", "test") if split in data)
@@ -87,6 +88,7 @@ def describe(manifest: Manifest) -> str:
         data=f"{data['name']}, {sizes} ({data['digest']}).",
         note=f"Best epoch by {recipe['select']} on validation; measured after rounding the weights as they are stored.{untested}",
         limits=TEXT_LIMITS,
+        quality=quality,
     )
 
 
