@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from accelerate import PartialState
 from rich.markup import escape
 
 from service.models.sources import PACKAGED_HUB_ID, PACKAGED_MINILM
@@ -29,7 +28,7 @@ from training.data_types import AUTO
 from training.run_state import said_clearly
 from training.terminal import console, one_line_errors, progress
 from training.text_full import save_full
-from training.text_model import FEWEST_EPOCHS, FEWEST_STEPS, FULL, LEARNING_RATES, Recipe, enough_epochs
+from training.text_model import FEWEST_EPOCHS, FEWEST_STEPS, FULL, LEARNING_RATES, Recipe, enough_epochs, process
 from training.text_run import AS_USUAL, TENSORBOARD, TRACKERS, FittedText, RunOptions, fit_text
 
 UNTESTED = " There was no test split: these are validation figures, and the epoch was chosen by them."
@@ -160,7 +159,7 @@ def main(
         folder = run_dir or target.parent / ".state" / target.name
         trackers = tuple(tracker.strip() for tracker in report_to.split(","))
         fitted = fit_text(loaded, recipe, RunOptions(folder, trackers, checkpoint_every, fresh=fresh))
-        if PartialState().is_main_process:
+        if process().is_main_process:
             with said_clearly("a smaller model"):
                 written = write(fitted, loaded, name, source, target)
             console.print(f"[green]{target}[/]: {written}")
@@ -214,7 +213,7 @@ def write(fitted: FittedText, data: TextData, name: str, source: str, target: Pa
 @contextmanager
 def one_voice() -> Iterator[None]:
     """Only the first of several processes prints."""
-    state = PartialState()
+    state = process()
     console.quiet = progress.quiet = not state.is_main_process
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "MASTER_PORT" in os.environ and state.num_processes == 1:
         console.print(
