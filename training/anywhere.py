@@ -137,7 +137,7 @@ def opened(given: str, places: Places) -> Iterator[Adapter]:
     """
     folder = Path(given)
     if (folder / CONFIG).is_file():
-        with published(read_bundle(folder), folder.resolve().name, places) as adapter:
+        with published(read_bundle(folder), "/".join(folder.resolve().parts[-2:]), places) as adapter:
             yield adapter
     elif folder.is_dir():
         raise DataError(f"{given}: no {CONFIG} in the bundle; accepted: a bundle's folder, NAME, NAME:VERSION or NAME@ALIAS")

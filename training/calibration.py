@@ -14,7 +14,7 @@ import torch
 from sklearn.metrics import precision_recall_curve
 from torch import Tensor
 
-COLDEST, HOTTEST = 0.05, 20.0  # temperatures tried: where every row is right, none would be too cold
+COLDEST, HOTTEST = 0.05, 20.0  # temperatures tried
 HALVINGS = 60
 BINS = 15
 MARGIN = 1e-4  # between a threshold and 0 or 1
@@ -36,7 +36,10 @@ class Calibration:
 
 
 def fit_temperature(logits: Tensor, labels: Sequence[int] | Tensor) -> Calibration:
-    """The temperature at which logits, (n, labels), give the true labels the highest likelihood."""
+    """The temperature at which logits, (n, labels), give the true labels the highest likelihood.
+
+    It is 1 where every row is right, since then no temperature is too cold.
+    """
     raw, true = logits.detach().double().cpu(), torch.as_tensor(labels)
 
     def is_too_hot(temperature: float) -> bool:
@@ -48,7 +51,7 @@ def fit_temperature(logits: Tensor, labels: Sequence[int] | Tensor) -> Calibrati
     for _ in range(HALVINGS):
         middle = (low * high) ** 0.5
         low, high = (low, middle) if is_too_hot(middle) else (middle, high)
-    temperature = round(high, 6)
+    temperature = 1.0 if torch.equal(raw.argmax(-1), true) else round(high, 6)
     before, after = (expected_calibration_error(raw / scale, true) for scale in (1.0, temperature))
     return Calibration(temperature, before, after)
 

@@ -7,6 +7,7 @@ COMMANDS = {
     "train-vqa": ("training.train_vqa_head:main", "Train a visual question answering head and write it as a bundle."),
     "study": ("training.study:main", "Train full fine-tuning and LoRA on the same data, and report what each gives and costs."),
     "tune": ("training.tune:main", "Search for the recipe of the best adapter, and write its bundle."),
-    "evaluate": ("training.evaluate:main", "Score an adapter on labelled data."),
+    "evaluate": ("training.evaluate:main", "Score any adapter, on disk or live, on labelled data."),
+    "compare": ("training.compare:main", "Say whether one adapter is better than another on the same data."),
     "publish": ("training.publish:main", "Put a bundle into a local adapters folder, checked as the server checks it."),
 }

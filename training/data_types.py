@@ -20,15 +20,18 @@ class DataError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that cannot be used: its split, its line (1-based; its number where the format has no lines), why, and its file."""
+    """A row that cannot be used, and why; ``line`` is 1-based, and the row's number where the format has no lines.
+
+    ``place`` is where that is, as messages name it: the file and the line.
+    """
 
     split: str
     line: int
     reason: str
-    file: str = ""
+    place: str
 
     def __str__(self) -> str:
-        return f"{self.file or self.split}:{self.line}: {self.reason}"
+        return f"{self.place}: {self.reason}"
 
 
 @dataclass(slots=True)
@@ -70,7 +73,7 @@ class TextData:
     def shown(self, target: Any) -> str:
         """A target in words: the label, the labels joined by ``|``, or the value or values."""
         if self.problem_type == SINGLE:
-            return self.labels[target]
+            return str(self.labels[target])
         parts = target if isinstance(target, tuple) else (target,)
         return "|".join(self.labels[i] if self.problem_type == MULTI else repr(float(i)) for i in parts)
 

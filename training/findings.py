@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from training.metrics import REGRESSION, SINGLE
+from training.data_types import REGRESSION, SINGLE
 from training.plots import confusion_matrix, learning_curves, reliability
 from training.report import Table, interval, shown
 from training.scored import Scored
@@ -23,14 +23,14 @@ def tables(scored: Scored) -> list[Table]:
 
 def figures_table(scored: Scored) -> Table:
     """Each figure with its 95 % bootstrap interval."""
-    intervals = scored.intervals()
-    rows = [(name, _figure(value), interval(*intervals[name], FOUR)) for name, value in scored.figures().items()]
+    intervals = scored.intervals
+    rows = [(name, _figure(value), interval(*intervals[name], FOUR)) for name, value in scored.figures.items()]
     return table(f"Figures of {len(scored):,} rows", ("figure", "value", "95 % interval"), rows)
 
 
 def calibration_table(scored: Scored) -> Table:
     """The expected calibration error as served, and at the temperature that would suit these rows best."""
-    found = scored.calibration()
+    found = scored.calibration
     rows = [] if found is None else [("as served", "1", _figure(found.ece_before))]
     if found is not None:
         rows.append(("best for these rows", f"{found.temperature:.3f}", _figure(found.ece_after)))
@@ -39,7 +39,7 @@ def calibration_table(scored: Scored) -> Table:
 
 def label_table(scored: Scored) -> Table:
     """Precision, recall, F1 and support by label; of many labels those with the most rows."""
-    found = scored.by_label()
+    found = scored.by_label
     most = sorted(found, key=lambda label: -found[label]["support"])[:MOST_LABELS]
     columns = list(next(iter(found.values())))
     rows = [(label, *(_figure(found[label][name]) for name in columns)) for label in found if label in most]
@@ -51,7 +51,7 @@ def slice_table(scored: Scored) -> Table:
     """The headline figure by slice."""
     rows = [
         (name, shown(found["rows"]), _figure(found[scored.headline]), interval(found["low"], found["high"], FOUR))
-        for name, found in scored.by_slice().items()
+        for name, found in scored.by_slice.items()
     ]
     return table("By slice", ("slice", "rows", scored.headline, "95 % interval"), rows)
 
@@ -76,15 +76,15 @@ def images(scored: Scored, curve: Sequence[Mapping[str, float]] = ()) -> dict[st
 
 def as_json(scored: Scored) -> dict[str, Any]:
     """Everything in :func:`tables`, whole, for JSON."""
-    found = scored.calibration()
+    found = scored.calibration
     return {
         "rows": len(scored),
         "problem_type": scored.problem_type,
-        "figures": scored.figures(),
-        "intervals": scored.intervals(),
+        "figures": scored.figures,
+        "intervals": scored.intervals,
         "calibration": found.recorded() if found else None,
-        "labels": scored.by_label(),
-        "slices": scored.by_slice(),
+        "labels": scored.by_label,
+        "slices": scored.by_slice,
         "hardest": [
             {"row": row.index, "true": row.true, "given": row.given, "probability": row.probability} for row in scored.hardest()
         ],

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support, recall_score
 from torch import Tensor
 
-SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
+from training.data_types import MULTI, REGRESSION, SINGLE
+
 HEADLINE = {SINGLE: "accuracy", MULTI: "macro_f1", REGRESSION: "pearson"}  # the figure that is looked at first
 DIGITS = 4
 HALF = 0.5  # the threshold of a label that was given none

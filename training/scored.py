@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from training.calibration import Calibration, fit_temperature
-from training.metrics import DIGITS, HEADLINE, MULTI, REGRESSION, SINGLE, Array, as_array, decided, figures, per_label
+from training.data_types import MULTI, REGRESSION, SINGLE
+from training.metrics import DIGITS, HEADLINE, Array, as_array, decided, figures, per_label
 from training.statistics import FIGURES, bootstrap_interval, figure_interval, figure_of
 
 NEVER = -1e4  # the logit of a label that an adapter does not have
@@ -67,22 +68,27 @@ class Scored:
         equal = self.targets == self.given
         return np.asarray(equal if equal.ndim == 1 else equal.all(1))
 
+    @cached_property
     def figures(self) -> dict[str, float]:
         """The figures of all rows."""
         return figures(self.problem_type, self.true, self.logits, len(self.labels), self.thresholds)
 
+    @cached_property
     def intervals(self) -> dict[str, Interval]:
         """The 95 % bootstrap interval of each figure."""
         return {name: self._interval(name) for name in FIGURES[self.problem_type]}
 
+    @cached_property
     def by_label(self) -> dict[str, dict[str, float]]:
         """Precision, recall, F1 and support of each label."""
         return per_label(self.problem_type, self.true, self.logits, self.labels, self.thresholds)
 
+    @cached_property
     def by_slice(self) -> dict[str, dict[str, float]]:
         """The rows, the headline figure and its interval of each slice."""
         return {name: self._part(list(rows))._headline() for name, rows in self.slices.items()}
 
+    @cached_property
     def calibration(self) -> Calibration | None:
         """The calibration error as it is and at the temperature best for these rows, where each has one label."""
         return fit_temperature(self.logits, list(self.true)) if self.problem_type == SINGLE else None
@@ -113,7 +119,7 @@ class Scored:
 
     def _headline(self) -> dict[str, float]:
         low, high = self._interval(self.headline)
-        return {"rows": len(self), self.headline: self.figures()[self.headline], "low": low, "high": high}
+        return {"rows": len(self), self.headline: self.figures[self.headline], "low": low, "high": high}
 
     def _losses(self) -> Tensor:
         raw = self.logits.double()

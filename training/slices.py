@@ -11,13 +11,13 @@ PATTERNS = {
     "emoji": re.compile("[\u2190-\u21ff\u2300-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff]"),
     "url": re.compile(r"https?://|(?<!\w)www\.|(?<!\w)http(?!\w)", re.IGNORECASE),  # TweetEval leaves "http" of an address
 }
-LENGTHS = ("short", "middling", "long")
+LENGTHS = ("short", "medium", "long")
 
 
 def slices(texts: Sequence[str]) -> dict[str, list[int]]:
     """The rows of each slice, by name; one without rows is left out.
 
-    ``short``, ``middling`` and ``long`` are the thirds by number of characters, texts of one length staying together;
+    ``short``, ``medium`` and ``long`` are the thirds by number of characters, texts of one length staying together;
     ``hashtag``, ``mention``, ``emoji`` and ``url`` are the texts that hold one.
     """
     found = {name: [row for row, text in enumerate(texts) if pattern.search(text)] for name, pattern in PATTERNS.items()}

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from training.metrics import MULTI, REGRESSION, SINGLE, Array, Figure
+from training.data_types import MULTI, REGRESSION, SINGLE
+from training.metrics import Array, Figure
 
 LEVEL = 0.95
 INTERVAL_SAMPLES, PAIRED_SAMPLES = 2_000, 10_000

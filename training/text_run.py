@@ -2,58 +2,43 @@
 
 from __future__ import annotations
 
-import copy
+import importlib.util
 import resource
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
-from rich.console import Console
-from rich.progress import Progress
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from training.bundles import halve
-from training.data import TextData
-from training.metrics import classification_metrics
-from training.text_model import Recipe, build, fit, predict_logits, tokenise
+from training.calibration import fit_temperature, fit_thresholds, fold
+from training.data import DataError, TextData
+from training.data_types import MULTI, REGRESSION, SINGLE
+from training.metrics import figures
+from training.run_state import Checkpoint, said_clearly
+from training.text_course import VALIDATION, Course, Metrics, RunOptions
+from training.text_model import LORA, Recipe
+from training.text_trainer import TRAIN, TextTrainer
 
-FP16_TOLERANCE = 0.002  # accuracy that float16 storage may cost before the file stays in float32
-LORA = "lora"
-Metrics = dict[str, float]
-console = Console()
+__all__ = ["AS_USUAL", "FittedText", "RunOptions", "fit_text"]
 
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """How a run is carried out; nothing in it changes the weights.
-
-    ``folder`` takes checkpoints and TensorBoard's files, and an unfinished run in it is resumed; ``fresh`` starts it over.
-    ``checkpoint_every`` counts steps, 0 is after every epoch. ``after_epoch`` gets the epoch's number, from 1, and its
-    validation figures, and may raise to stop the run; ``on_progress`` gets ``epoch``, ``step``, ``steps``, ``loss`` and
-    ``texts_per_second``.
-    """
-
-    folder: Path | None = None
-    report_to: tuple[str, ...] = ("tensorboard",)
-    checkpoint_every: int = 0
-    after_epoch: Callable[[int, Mapping[str, float]], None] | None = None
-    on_progress: Callable[[Mapping[str, float]], None] | None = None
-    quiet: bool = False
-    fresh: bool = False
-
-
+FP16_TOLERANCE = 0.002  # accuracy, or share of a regression's error, that float16 storage may cost
+TENSORBOARD = "tensorboard"
+TRACKERS = (TENSORBOARD, "wandb", "mlflow", "trackio")
 AS_USUAL = RunOptions()
+Calibrated = dict[str, float] | None
 
 
 @dataclass(slots=True)
 class FittedText:
     """A trained model and everything measured on it; the model holds ``tensors``, as the file stores them.
 
-    ``logits`` are float32, (rows, labels), of validation and test in the data's order, after calibration.
+    ``logits`` are float32, (rows, labels), of validation and test in the data's order, after calibration, and for a
+    regression in the data's units. ``seconds_per_epoch`` is that of the training steps alone.
     """
 
     model: Any
@@ -63,7 +48,7 @@ class FittedText:
     curve: list[Metrics]
     metrics: dict[str, Metrics]
     logits: dict[str, Tensor]
-    calibration: dict[str, float] | None
+    calibration: Calibrated
     thresholds: tuple[float, ...] | None
     trainable_parameters: int
     total_parameters: int
@@ -72,91 +57,127 @@ class FittedText:
 
 
 def fit_text(data: TextData, recipe: Recipe, options: RunOptions = AS_USUAL) -> FittedText:
-    """Train on ``data`` and keep the best epoch by validation."""
-    started = time.monotonic()
-    torch.manual_seed(recipe.seed)
-    model, tokenizer = build(recipe, data.labels, data.problem_type)
-    rows = {split: tokenise(tokenizer, part.texts, recipe.max_length) for split, part in data.splits.items()}
+    """Train on ``data``, keep the best epoch by validation, calibrate it, and round it as the file stores it.
 
-    def logits(split: str) -> Tensor:
-        return predict_logits(model, rows[split], tokenizer.pad_token_id)
+    Raises :class:`DataError` for a choice that there is not, :class:`RunFailed` for another run's folder and where memory or
+    disk do not suffice, and :class:`Interrupted` after a signal, with a checkpoint in ``options.folder``.
+    """
+    recipe = recipe.checked(data)
+    smaller = f"a --batch-size below {recipe.batch_size} or a --max-length below {recipe.max_length}"
+    _reset_peak_memory()
+    with said_clearly(smaller):
+        checkpoint = _checkpoint(data, recipe, options)
+        accelerator = _accelerator(options)
+        trainer = TextTrainer(accelerator, data, recipe)
+        course = Course(trainer, data, options, checkpoint)
+        if checkpoint and (found := _read(checkpoint, accelerator)):
+            course.resume(*found)
+        _start_trackers(accelerator, recipe, course.step)
+        course.run()
+        accelerator.end_training()
+        fitted = _finished(trainer, course, data)
+        if checkpoint and accelerator.is_main_process:
+            checkpoint.remove()
+        return fitted
 
-    def measure(split: str) -> Metrics:
-        predicted = logits(split).argmax(-1).tolist()
-        return classification_metrics(data.splits[split].labels, predicted, len(data.labels))
 
-    best = BestEpoch(model, recipe, options, lambda: measure("validation"))
-    with Progress(console=console, disable=options.quiet) as progress:
-        fit(model, rows["train"], data.splits["train"], recipe, tokenizer.pad_token_id, best.after_epoch, progress)
-    tensors = round_and_restore(model, recipe.method, best, lambda: measure("validation"))
-    measured = [split for split in data.splits if split != "train"]
-    trainable, total = count_parameters(model)
+def _checkpoint(data: TextData, recipe: Recipe, options: RunOptions) -> Checkpoint | None:
+    if options.folder is None:
+        return None
+    checkpoint = Checkpoint(options.folder, {**asdict(recipe), "data": data.digest})
+    if options.fresh:
+        checkpoint.remove()
+    return checkpoint
+
+
+def _read(checkpoint: Checkpoint, accelerator: Accelerator) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The checkpoint's content in every process; one reads it, so that machines need not share a disk."""
+    read = [checkpoint.read() if accelerator.is_main_process else None]
+    broadcast_object_list(read)
+    return read[0]
+
+
+def _accelerator(options: RunOptions) -> Accelerator:
+    """One accelerator a run; TensorBoard is among its trackers where there is a folder to write to."""
+    for name in options.report_to:
+        if name not in TRACKERS:
+            raise DataError(f"--report-to {name}: accepted are {', '.join(TRACKERS)}")
+        if importlib.util.find_spec(name) is None:
+            raise DataError(f"--report-to {name}: the package {name} is not installed; pip install {name}")
+    trackers = [name for name in options.report_to if name != TENSORBOARD or options.folder]
+    return Accelerator(mixed_precision="no", log_with=trackers or None, project_dir=options.folder)
+
+
+def _start_trackers(accelerator: Accelerator, recipe: Recipe, step: int) -> None:
+    # What a killed run wrote to TensorBoard after its last checkpoint is written again; its settings are there.
+    accelerator.init_trackers("training", None if step else recipe.resolved(), {TENSORBOARD: {"purge_step": step}})
+
+
+def _finished(trainer: TextTrainer, course: Course, data: TextData) -> FittedText:
+    count, kind = len(data.labels), data.problem_type
+    true = {split: part.labels for split, part in data.splits.items() if split != TRAIN}
+    tensors, calibration = _calibrated(trainer, trainer.objective.folded(course.best), data)
+    tensors = _stored(trainer, tensors, course.curve[course.best_epoch - 1], data)
+    logits = {split: trainer.logits(split) for split in true}
+    thresholds = fit_thresholds(logits[VALIDATION], true[VALIDATION]) if kind == MULTI else None
+    trainable, total = trainer.count_parameters()
     return FittedText(
-        model=model,
-        tokenizer=tokenizer,
-        recipe=recipe,
+        model=trainer.core,
+        tokenizer=trainer.tokenizer,
+        recipe=trainer.recipe,
         tensors=tensors,
-        curve=best.curve,
-        metrics={split: measure(split) for split in measured},
-        logits={split: logits(split) for split in measured},
-        calibration=None,
-        thresholds=None,
+        curve=course.curve,
+        metrics={split: figures(kind, true[split], logits[split], count, thresholds) for split in true},
+        logits=logits,
+        calibration=calibration,
+        thresholds=thresholds,
         trainable_parameters=trainable,
         total_parameters=total,
-        seconds_per_epoch=(time.monotonic() - started) / recipe.epochs,
-        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        seconds_per_epoch=course.seconds / len(course.curve),
+        peak_memory_bytes=_peak_memory(),
     )
 
 
-@dataclass
-class BestEpoch:
-    """The tensors of the epoch with the best ``select`` figure so far, and every epoch's figures."""
-
-    model: Any
-    recipe: Recipe
-    options: RunOptions
-    measure: Callable[[], Metrics]
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    metrics: Metrics = field(default_factory=dict)
-    curve: list[Metrics] = field(default_factory=list)
-
-    def after_epoch(self, epoch: int, loss: float) -> None:
-        """Measure, print, and keep the tensors when they are the best yet."""
-        metrics = self.measure()
-        if not self.options.quiet:
-            console.print(f"epoch {epoch}: loss {loss:.4f}, " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
-        if not self.metrics or metrics[self.recipe.select] > self.metrics[self.recipe.select]:
-            self.tensors, self.metrics = trained_tensors(self.model, self.recipe.method), metrics
-        self.curve.append({"epoch": epoch, "loss": round(loss, 4), **metrics})
-        if self.options.after_epoch:
-            self.options.after_epoch(epoch, metrics)
+def _calibrated(trainer: TextTrainer, tensors: dict[str, Tensor], data: TextData) -> tuple[dict[str, Tensor], Calibrated]:
+    """The tensors with the temperature folded in that validation asks for, and what a manifest records of it."""
+    if data.problem_type != SINGLE or not trainer.recipe.calibrate:
+        return tensors, None
+    trainer.restore(tensors)
+    found = fit_temperature(trainer.logits(VALIDATION), data.splits[VALIDATION].labels)
+    return fold(tensors, found.temperature), found.recorded()
 
 
-def trained_tensors(model: Any, method: str) -> dict[str, Tensor]:
-    """A copy of what training changes, by the names that a file gives it."""
-    return copy.deepcopy(get_peft_model_state_dict(model) if method == LORA else dict(model.state_dict()))
+def _stored(trainer: TextTrainer, tensors: dict[str, Tensor], before: Metrics, data: TextData) -> dict[str, Tensor]:
+    """The tensors as the file will hold them, an adapter's in float16 if accuracy allows; the model gets them too."""
+    if trainer.recipe.method == LORA:
+        halved = halve(tensors)
+        trainer.restore(halved)
+        after = figures(data.problem_type, data.splits[VALIDATION].labels, trainer.logits(VALIDATION), len(data.labels))
+        if _keeps(before, after, data.problem_type):
+            return halved
+    trainer.restore(tensors)
+    return tensors
 
 
-def restore(model: Any, method: str, tensors: Mapping[str, Tensor]) -> None:
-    """Put trained tensors back into the model."""
-    floats = {name: tensor.float() for name, tensor in tensors.items()}
-    if method == LORA:
-        set_peft_model_state_dict(model, floats)
-    else:
-        model.load_state_dict(floats)
+def _keeps(before: Metrics, after: Metrics, problem_type: str) -> bool:
+    if problem_type == REGRESSION:
+        return after["rmse"] <= before["rmse"] * (1 + FP16_TOLERANCE)  # not, where it is not a number
+    return after["accuracy"] >= before["accuracy"] - FP16_TOLERANCE
 
 
-def round_and_restore(model: Any, method: str, best: BestEpoch, measure: Callable[[], Metrics]) -> dict[str, Tensor]:
-    """The best epoch's tensors as the file will hold them, in float16 if accuracy allows; the model gets them too."""
-    halved = halve(best.tensors)
-    restore(model, method, halved)
-    if method == LORA and measure()["accuracy"] >= best.metrics["accuracy"] - FP16_TOLERANCE:
-        return halved
-    restore(model, method, best.tensors)
-    return best.tensors
+def _reset_peak_memory() -> None:
+    """Let the peak count from here, where the system can."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", "ascii")
 
 
-def count_parameters(model: Any) -> tuple[int, int]:
-    """How many parameters are trained, and how many there are; the frozen original of a trained head is not counted."""
-    named = [(name, p) for name, p in model.named_parameters() if ".original_module." not in name]
-    return sum(p.numel() for _, p in named if p.requires_grad), sum(p.numel() for _, p in named)
+def _peak_memory() -> int:
+    """Bytes held at the peak: the accelerator's, or else the process's."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    with suppress(OSError):
+        found = [line for line in Path("/proc/self/status").read_text("ascii").splitlines() if line.startswith("VmHWM")]
+        return int(found[0].split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

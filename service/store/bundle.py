@@ -8,17 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from service.errors import AdapterIncompatible
+from service.store.config import canonical_config, labels_in, parse_config, problem_type_in
 from service.store.documents import read_json
-from service.store.layout import CARD, CONFIG, MANIFEST, WEIGHTS
+from service.store.images import image_faults
+from service.store.layout import CARD, CONFIG, IMAGES, MANIFEST, WEIGHTS
 from service.store.problem_types import (
     FEWEST_LABELS,
-    PROBLEM_TYPES,
+    MOST_LABELS,
     SINGLE_LABEL,
     ProblemType,
     check_labels,
@@ -26,11 +28,11 @@ from service.store.problem_types import (
     check_thresholds,
 )
 from service.store.weights import Data, check_weights, parse_weights, read_block
-from service.wording import describe, shown
+from service.wording import describe
 
+NO_IMAGES: Final[Mapping[str, bytes]] = {}
 TEXT_CLASSIFICATION: Final = "text-classification"
 VISUAL_QUESTION_ANSWERING: Final = "visual-question-answering"
-MOST_LABELS = 100_000
 Task = Literal["text-classification", "visual-question-answering"]
 
 
@@ -67,7 +69,7 @@ class Manifest(BaseModel):
 
     @property
     def digest(self) -> str:
-        """``sha256:…`` over everything that decides an answer; metrics, recipe and card are left out."""
+        """``sha256:…`` over everything that decides an answer; metrics, recipe, card and images are left out."""
         decides = self.model_dump(mode="json", include={"task", "labels", "problem_type", "thresholds", "max_length"})
         decides["files"] = {name: self.files[name] for name in (CONFIG, WEIGHTS)}
         return sha256(json.dumps(decides, sort_keys=True).encode())
@@ -82,30 +84,48 @@ class Bundle:
     manifest: Manifest
 
     @classmethod
-    def assemble(cls, config: Mapping[str, Any], weights: Data, manifest: Manifest | None = None, card: str = "") -> Bundle:
+    def assemble(
+        cls,
+        config: Mapping[str, Any],
+        weights: Data,
+        manifest: Manifest | None = None,
+        card: str = "",
+        images: Mapping[str, bytes] = NO_IMAGES,
+    ) -> Bundle:
         """A bundle from its contents; the manifest, made from the others where there is none, gets every file's sha256.
 
-        Raises :class:`AdapterIncompatible` when the labels cannot be told.
+        ``images`` are PNG files by name, of :data:`~service.store.layout.IMAGES`. Raises :class:`AdapterIncompatible`
+        when one is not, or when the labels cannot be told.
         """
+        if faults := list(image_faults(images)):
+            raise AdapterIncompatible(faults)
         canonical = canonical_config(config)
         files: dict[str, Data] = {CONFIG: (json.dumps(canonical, indent=2, sort_keys=True) + "\n").encode(), WEIGHTS: weights}
         if card:
             files[CARD] = card.encode()
+        files |= {name: images[name] for name in IMAGES if name in images}
         manifest = manifest or default_manifest(canonical, weights)
         sums = {name: sha256(data) for name, data in files.items()}
         return cls(canonical, files, manifest.model_copy(update={"files": sums}))
 
     @classmethod
-    def parse(cls, config: bytes, weights: Data, manifest: bytes | None = None, card: str = "") -> Bundle:
+    def parse(
+        cls,
+        config: bytes,
+        weights: Data,
+        manifest: bytes | None = None,
+        card: str = "",
+        images: Mapping[str, bytes] = NO_IMAGES,
+    ) -> Bundle:
         """A bundle from files that came from outside.
 
         Raises :class:`AdapterIncompatible` when one cannot be read, or is not the one that the manifest describes.
         """
         try:
             described = parse_manifest(manifest) if manifest is not None else None
-            bundle = cls.assemble(parse_config(config), weights, described, card)
+            bundle = cls.assemble(parse_config(config), weights, described, card, images)
         except AdapterIncompatible:
-            check_files(config, weights, manifest)
+            check_files(config, weights, manifest, images)
             raise
         for name, expected in (described.files if described else {}).items():
             if bundle.manifest.files.get(name, expected) != expected:
@@ -133,16 +153,7 @@ def sha256(data: Data) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with its lists of module names sorted: PEFT writes them in the order of a set."""
-    unordered = ("target_modules", "modules_to_save")
-    return {
-        key: sorted(value) if key in unordered and isinstance(value, list) and all(isinstance(v, str) for v in value) else value
-        for key, value in config.items()
-    }
-
-
-def check_files(config: bytes, weights: Data, manifest: bytes | None) -> None:
+def check_files(config: bytes, weights: Data, manifest: bytes | None, images: Mapping[str, bytes]) -> None:
     """Raise :class:`AdapterIncompatible` with the faults of all files that cannot be read, each for itself."""
     faults: list[str] = []
     for check in (
@@ -154,19 +165,9 @@ def check_files(config: bytes, weights: Data, manifest: bytes | None) -> None:
             check()
         except AdapterIncompatible as error:
             faults += error.faults
+    faults += image_faults(images)
     if faults:
         raise AdapterIncompatible(faults)
-
-
-def parse_config(data: bytes) -> dict[str, Any]:
-    """The JSON object in ``adapter_config.json``.
-
-    Raises :class:`AdapterIncompatible` when the bytes are anything else.
-    """
-    config = read_json(data, CONFIG)
-    if not isinstance(config, dict):
-        raise AdapterIncompatible([f"{CONFIG} is not a JSON object"])
-    return config
 
 
 def parse_manifest(data: bytes) -> Manifest:
@@ -193,6 +194,7 @@ def read_bundle(folder: Path) -> Bundle:
         read_block(folder / WEIGHTS),
         described.read_bytes() if described.is_file() else None,
         card.read_bytes().decode("utf-8", "replace") if card.is_file() else "",
+        {name: (folder / name).read_bytes() for name in IMAGES if (folder / name).is_file()},
     )
 
 
@@ -207,7 +209,7 @@ def default_manifest(config: Mapping[str, Any], weights: Data) -> Manifest:
         labels = tuple(answers) if isinstance(answers, list) and all(isinstance(a, str) for a in answers) else ()
         task: Task = VISUAL_QUESTION_ANSWERING
     else:
-        labels, task, problem_type = _classifier_labels(config, weights), TEXT_CLASSIFICATION, _problem_type(config)
+        labels, task, problem_type = labels_in(config, weights), TEXT_CLASSIFICATION, problem_type_in(config)
     try:
         return Manifest(task=task, problem_type=problem_type, labels=labels)
     except ValidationError:
@@ -215,21 +217,3 @@ def default_manifest(config: Mapping[str, Any], weights: Data) -> Manifest:
         raise AdapterIncompatible(
             [f"{MANIFEST} is missing, and neither {CONFIG} nor a classifier tells {fewest} to {MOST_LABELS:,} distinct labels"]
         ) from None
-
-
-def _problem_type(config: Mapping[str, Any]) -> ProblemType:
-    """What the configuration says, under transformers' key for it; PEFT writes none, which means one label."""
-    said = config.get("problem_type")
-    if said is not None and said not in PROBLEM_TYPES:
-        raise AdapterIncompatible([f"{CONFIG} has the problem_type {shown(said)}; accepted: {', '.join(PROBLEM_TYPES)}"])
-    return cast("ProblemType", said or SINGLE_LABEL)
-
-
-def _classifier_labels(config: Mapping[str, Any], weights: Data) -> tuple[str, ...]:
-    names = config.get("id2label")
-    if isinstance(names, dict):
-        numbers = [str(number) for number in range(len(names))]
-        return tuple(names[number] for number in numbers) if set(names) == set(numbers) else ()
-    ends = ("classifier.weight", "classifier.out_proj.weight")
-    counts = [tensor.shape[0] for name, tensor in parse_weights(weights).items() if name.endswith(ends) and tensor.shape]
-    return tuple(f"LABEL_{i}" for i in range(counts[0])) if len(counts) == 1 and counts[0] <= MOST_LABELS else ()

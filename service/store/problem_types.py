@@ -15,6 +15,7 @@ REGRESSION: Final = "regression"
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 PROBLEM_TYPES: Final[tuple[ProblemType, ...]] = get_args(ProblemType)
 FEWEST_LABELS = {SINGLE_LABEL: 2, MULTI_LABEL: 1, REGRESSION: 1}  # regression's labels are the names of its values
+MOST_LABELS = 100_000
 DEFAULT_THRESHOLD = 0.5
 
 

@@ -11,9 +11,12 @@ from safetensors.torch import save
 
 from service.errors import AdapterIncompatible
 from service.store.bundle import TEXT_CLASSIFICATION, VISUAL_QUESTION_ANSWERING, Bundle, Manifest, read_bundle
+from service.store.images import MOST_BYTES
+from service.store.layout import IMAGES
 from service.store.problem_types import MULTI_LABEL, PROBLEM_TYPES, REGRESSION, SINGLE_LABEL
 from tests.support.bundles import make_text_bundle
 from tests.support.hostile import tensor_file
+from tests.support.images import card_images, image_file
 
 ENDLESS = {"classifier.weight": {"dtype": "U8", "shape": [10**12, 0], "data_offsets": [0, 0]}}
 HEAD = save({"base_model.model.classifier.weight": torch.zeros(4, 8)})
@@ -48,9 +51,11 @@ def test_one_value_is_enough_for_regression_and_one_label_where_each_is_decided_
 
 
 def test_what_is_read_is_what_was_written(tiny_base: Path, tmp_path: Path) -> None:
-    folder = make_text_bundle(tiny_base, tmp_path / "a", ["no", "yes"])
+    folder = make_text_bundle(tiny_base, tmp_path / "a", ["no", "yes"], images=card_images())
     bundle = read_bundle(folder)
     assert bundle.manifest.labels == ("no", "yes")
+    assert {name: bundle.files[name] for name in IMAGES} == card_images()
+    assert set(bundle.manifest.files) == set(bundle.files)
     assert {name: (folder / name).read_bytes() for name in bundle.contents} == bundle.contents
 
 
@@ -70,6 +75,26 @@ def test_labels_weights_and_lengths_make_other_versions() -> None:
     split = digest(problem_type=MULTI_LABEL, thresholds=(0.5, 0.2))
     others = [digest(b"v"), digest(labels=("yes", "no")), digest(max_length=11), digest(problem_type=REGRESSION)]
     assert len({digest(), several, split, *others}) == 7
+
+
+def test_card_and_images_do_not_make_another_version() -> None:
+    manifest = Manifest(task=TEXT_CLASSIFICATION, labels=("no", "yes"))
+    shown = Bundle.assemble({}, b"", manifest, "# card", card_images())
+    assert shown.manifest.digest == Bundle.assemble({}, b"", manifest).manifest.digest
+    assert list(shown.contents) == ["adapter_config.json", "adapter_model.safetensors", "README.md", *IMAGES, "manifest.json"]
+
+
+def test_an_image_that_is_none_is_named_with_what_would_be_accepted() -> None:
+    images = {"plot.png": image_file(), "curves.png": b"GIF89a", "confusion.png": image_file() + bytes(MOST_BYTES)}
+    with pytest.raises(AdapterIncompatible) as refused:
+        Bundle.assemble({}, HEAD, images=images)
+    assert list(refused.value.faults) == [
+        "'plot.png' is no image of a bundle; accepted: confusion.png, curves.png, reliability.png",
+        "curves.png is not a PNG image; its first bytes are others",
+        f"confusion.png has {len(images['confusion.png']):,} bytes; at most 524,288 are accepted",
+    ]
+    largest = image_file() + bytes(MOST_BYTES - len(image_file()))
+    assert Bundle.assemble({}, HEAD, images={"confusion.png": largest}).files["confusion.png"] == largest
 
 
 def test_a_manifest_without_thresholds_has_the_digest_that_it_had_before_there_were_any() -> None:
