@@ -83,8 +83,8 @@ def _cost(report: Report, table: Table) -> None:
     report.heading("At what cost")
     report.text(
         "Time and memory are means over seeds. Each run has a process of its own, and memory is all of it, libraries too. "
-        "Serving is from text to label in float32, without HTTP, of one text alone (p50) and in batches of 32 (texts/s): an adapter "
-        "through the server's own task, whose base model all adapters share, a full model by transformers."
+        "Serving is from text to label in float32, without HTTP, one text alone (p50) and in batches of 32 (texts/s): an adapter "
+        "by the server's own task, whose base model all adapters share, a full model by transformers."
     )
     columns = [
         "variant", "trainable", "total", "share %", "s/epoch", "peak MB", "file MB", "p50 ms", "texts/s",
