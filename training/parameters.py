@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 
 from service.models.sources import locate
-from training.text_model import Recipe
-from training.text_run import LORA, count_parameters
+from training.text_model import LORA, Recipe, with_lora
 
 
 def parameter_counts(recipe: Recipe, label_count: int) -> tuple[int, int]:
@@ -17,14 +15,16 @@ def parameter_counts(recipe: Recipe, label_count: int) -> tuple[int, int]:
 
     Raises :class:`StartupError` for a base model that cannot be found, and ``ValueError`` for target modules it does not have.
     """
-    from peft import LoraConfig, get_peft_model
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     config = AutoConfig.from_pretrained(locate(recipe.base_model, "--base-model"), num_labels=label_count)
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")  # peft asks transformers by an old name
+    with torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(config)
-        if recipe.method != LORA:
-            return count_parameters(model)
-        targets: Any = recipe.target_modules if recipe.target_modules == "all-linear" else recipe.target_modules.split(",")
-        return count_parameters(get_peft_model(model, LoraConfig(task_type="SEQ_CLS", r=recipe.r, target_modules=targets)))
+        model = with_lora(model, recipe) if recipe.method == LORA else model
+    return count_parameters(model)
+
+
+def count_parameters(model: Any) -> tuple[int, int]:
+    """How many parameters are trained, and how many there are; the frozen original of a trained head is not counted."""
+    named = [p for name, p in model.named_parameters() if ".original_module." not in name]
+    return sum(p.numel() for p in named if p.requires_grad), sum(p.numel() for p in named)

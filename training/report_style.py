@@ -22,7 +22,7 @@ PAGE = Template("""\
 }
 * { box-sizing: border-box; }
 body {
-  margin: 0 auto; padding: 3.5rem 1.5rem 6rem; max-width: 66rem; background: var(--page); color: var(--ink);
+  margin: 0 auto; padding: 3.5rem 1.5rem 6rem; max-width: 70rem; background: var(--page); color: var(--ink);
   font: 1.02rem/1.6 ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif;
 }
 h1 { font-size: 2.1rem; line-height: 1.2; letter-spacing: -0.02em; margin: 0 0 1rem; }
@@ -38,8 +38,8 @@ code {
 }
 .wide { overflow-x: auto; margin: 1.25rem 0; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
 table { border-collapse: collapse; width: 100%; font-size: 0.92rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding: 0.9rem 1rem 0.3rem; font-weight: 600; }
-th, td { padding: 0.45rem 1rem; text-align: left; white-space: nowrap; }
+caption { text-align: left; padding: 0.9rem 0.8rem 0.3rem; font-weight: 600; }
+th, td { padding: 0.45rem 0.8rem; text-align: left; white-space: nowrap; }
 th { color: var(--soft); font-weight: 500; border-bottom: 1px solid var(--line); }
 tbody tr + tr td { border-top: 1px solid var(--line); }
 tbody tr:hover { background: color-mix(in srgb, var(--accent) 7%, transparent); }

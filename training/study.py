@@ -17,27 +17,27 @@ from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table as Shown
 
-from service.errors import QuickchangeError
-from training.data import DataError, ReadOptions, TextData, load_text_data
+from training.data import DataError, TextData, load_text_data
+from training.data_flags import Data, LabelColumn, Labels, LabelSeparator, ProblemType, SkipBad, TextColumn, read_options
+from training.data_types import AUTO
 from training.parameters import parameter_counts
 from training.report import Report
+from training.run_state import RunFailed
 from training.serving_cost import Cost, adapter_costs, full_cost
 from training.study_grid import Grid, Variant, whole_numbers
 from training.study_report import report_of
-from training.study_run import ADAPTER, MODEL, Run, RunFailed, carry_out, write_json
+from training.study_run import ADAPTER, MODEL, Run, carry_out, write_json
 from training.study_table import Row, Table, tabulate
-from training.text_model import Recipe
-from training.train_text_adapter import source_name
+from training.terminal import console, one_line_errors
+from training.text_model import FULL, LEARNING_RATES, Recipe
+from training.train_text_adapter import STOPPED, source_name
 
 SERVING, TIMED = "serving.json", 192  # texts
-FULL_LEARNING_RATE = 1e-4
 DEFAULTS = Recipe(epochs=6, lora_dropout=0.1, target_modules="query,value")
-console = Console(highlight=False)
 
 
 def train_all(runs: Sequence[Run], data: TextData, source: str) -> dict[str, str]:
@@ -103,7 +103,7 @@ def machine(rows: Sequence[Row]) -> str:
 
 
 def main(
-    data: Annotated[str, typer.Argument(help="TweetEval folder, CSV, TSV, JSONL or Parquet file, folder of splits, or hub name")],
+    data: Data,
     output: Annotated[Path, typer.Option(help="folder of the runs and the report")],
     base_model: Annotated[list[str] | None, typer.Option(help="minilm, a folder, or a hub id; repeat for more")] = None,
     method: Annotated[str, typer.Option(help="full, lora, or both with a comma")] = "full,lora",
@@ -114,37 +114,40 @@ def main(
     epochs: Annotated[int, typer.Option(min=1)] = DEFAULTS.epochs,
     batch_size: Annotated[int, typer.Option(min=1)] = DEFAULTS.batch_size,
     learning_rate: Annotated[float, typer.Option(min=0, help="of LoRA")] = DEFAULTS.learning_rate,
-    full_learning_rate: Annotated[float, typer.Option(min=0, help="of full fine-tuning")] = FULL_LEARNING_RATE,
+    full_learning_rate: Annotated[float, typer.Option(min=0, help="of full fine-tuning")] = LEARNING_RATES[FULL],
     lora_dropout: Annotated[float, typer.Option(help="dropout before each LoRA product")] = DEFAULTS.lora_dropout,
     class_weights: Annotated[str, typer.Option(help="none, sqrt or balanced")] = DEFAULTS.class_weights,
     max_length: Annotated[int, typer.Option(min=2, help="tokens; longer texts are cut")] = DEFAULTS.max_length,
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16")] = DEFAULTS.precision,
     select: Annotated[str, typer.Option(help="the validation figure that picks each run's epoch")] = DEFAULTS.select,
     reference: Annotated[str | None, typer.Option(help="variant to test against; else full fine-tuning, else the best")] = None,
-    text_column: Annotated[str | None, typer.Option(help="column with the text")] = None,
-    label_column: Annotated[str | None, typer.Option(help="column with the label")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    problem_type: ProblemType = AUTO,
+    label_separator: LabelSeparator = "|",
+    labels: Labels = None,
+    skip_bad: SkipBad = False,
 ) -> None:
     """Train every variant with every seed, and write report.md, report.html and report.json into OUTPUT."""
     common = Recipe(
         epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, lora_dropout=lora_dropout,
         class_weights=class_weights, max_length=max_length, precision=precision, select=select,
     )  # fmt: skip
-    try:
+    with one_line_errors():
         ranks, numbers = whole_numbers("--rank", rank), whole_numbers("--seeds", seeds)
+        options = read_options(text_column, label_column, problem_type, label_separator, labels, skip_bad)
+        loaded = load_text_data(data, options)
         bases, modules = base_model or ["minilm"], targets or [DEFAULTS.target_modules]
-        variants = Grid(bases, method.split(","), ranks, modules, full_learning_rate, scaling, common).variants()
+        grid = Grid(bases, method.split(","), ranks, modules, full_learning_rate, scaling, common.checked(loaded))
+        variants = grid.variants()
         if reference is not None and reference not in {variant.name for variant in variants}:
             raise DataError(f"--reference {reference}: no such variant; there is {', '.join(v.name for v in variants)}")
-        loaded = load_text_data(data, ReadOptions(text_column=text_column, label_column=label_column))
         table, stopped = study(variants, numbers, loaded, source_name(Path(data)), output, reference)
-    except (DataError, QuickchangeError) as error:
-        console.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(1) from None
     _print(table)
     console.print(f"[green]{output / 'report.html'}[/]: {len(table.rows)} variants, {len(table.failures)} runs failed")
     if stopped:
         console.print("[yellow]stopped before all runs were done; the same command goes on[/]")
-        raise typer.Exit(130)
+        raise typer.Exit(STOPPED)
 
 
 def study(

@@ -9,10 +9,8 @@ from pathlib import Path
 from service.models.sources import PACKAGED_MINILM
 from service.models.text_encoder import base_fingerprint
 from training.data import DataError
-from training.text_model import Recipe
-from training.text_run import LORA
+from training.text_model import FULL, LORA, Recipe
 
-FULL = "full"
 METHODS = (FULL, LORA)
 
 

@@ -11,7 +11,7 @@ from training.plots import Point, confusion_matrix, learning_curves, size_agains
 from training.report import Report
 from training.study_findings import findings
 from training.study_plots import by_rank
-from training.study_table import Row, Table, given
+from training.study_table import Figure, Row, Table, given
 
 SPLITS = ("train", "validation", "test")
 MEGA = 1e6
@@ -48,31 +48,46 @@ def _quality(report: Report, table: Table) -> None:
         f" The difference is in {table.headline} from **{table.reference.variant.name}**, by a paired bootstrap over the same "
         "rows, all seeds of a row together; p is two-sided, after Holm's correction for the number of variants."
     )
-    names = [name.replace("_", "-") for name in table.names]
-    columns = ["variant", "seeds", *names, "difference", "p"]
+    columns = ["variant", "seeds", _worded(table.headline), "difference", "p"]
     report.table(columns, [_quality_row(table, row) for row in table.rows], f"On {table.split}")
+    others = [name for name in table.names if name != table.headline]
+    report.table(
+        ["variant", *map(_worded, others)],
+        [[_named(table, row), *(_spread(row.figures[n]) for n in others)] for row in table.rows],
+    )
 
 
 def _quality_row(table: Table, row: Row) -> list[object]:
-    cells = [f"{f.mean:.3f} ± {f.deviation:.3f} [{f.low:.3f}, {f.high:.3f}]" for f in row.figures.values()]
-    name = f"**{row.variant.name}**" if row is table.best else row.variant.name
+    cells = [_named(table, row), len(row.results), _spread(row.figures[table.headline])]
     if row.paired is None:
-        return [name, len(row.results), *cells, "reference", None]
+        return [*cells, "reference", None]
     p = row.corrected_p if row.corrected_p is not None else 1.0
     shown = "< 0.001" if p < 0.001 else f"{p:.3f}"  # noqa: PLR2004 - as p-values are written
     difference = f"{row.paired.difference:+.3f} [{row.paired.low:+.3f}, {row.paired.high:+.3f}]"
-    return [name, len(row.results), *cells, difference, f"**{shown}**" if row.differs else shown]
+    return [*cells, difference, f"**{shown}**" if row.differs else shown]
+
+
+def _named(table: Table, row: Row) -> str:
+    return f"**{row.variant.name}**" if row is table.best else row.variant.name
+
+
+def _spread(figure: Figure) -> str:
+    return f"{figure.mean:.3f} ± {figure.deviation:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
+
+
+def _worded(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def _cost(report: Report, table: Table) -> None:
     report.heading("At what cost")
     report.text(
         "Time and memory are means over seeds. Each run has a process of its own, and memory is all of it, libraries too. "
-        "Latency is from text to label in float32, without HTTP: an adapter through the server's own task, whose base model all "
-        "adapters share, a full model by transformers."
+        "Serving is from text to label in float32, without HTTP, one text alone (p50) and in batches of 32 (texts/s): an adapter "
+        "by the server's own task, whose base model all adapters share, a full model by transformers."
     )
     columns = [
-        "variant", "trainable", "total", "share %", "s/epoch", "peak MB", "file MB", "one text, p50 ms", "texts/s in 32s",
+        "variant", "trainable", "total", "share %", "s/epoch", "peak MB", "file MB", "p50 ms", "texts/s",
     ]  # fmt: skip
     report.table(columns, [_cost_row(row) for row in table.rows])
 

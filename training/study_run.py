@@ -19,18 +19,16 @@ from torch import Tensor
 from service.errors import QuickchangeError
 from training.bundles import write_bundle
 from training.data import DataError, TextData
+from training.run_state import RunFailed
 from training.study_grid import Variant
+from training.text_full import save_full
 from training.text_run import FittedText, RunOptions, fit_text
-from training.train_text_adapter import bundle_of, save_full
+from training.train_text_adapter import bundle_of
 
 RUN, RESULT, LOGITS = "run.json", "result.json", "predictions.safetensors"
 ADAPTER, MODEL, TRAINING = "adapter", "model", "training"
 WEIGHTS = {ADAPTER: "adapter_model.safetensors", MODEL: "model.safetensors"}
 Watch = Callable[[Mapping[str, float]], None]
-
-
-class RunFailed(Exception):
-    """A run ended without a result; the text is one line that says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import get_cosine_schedule_with_warmup
 
 from training.data import TextData
+from training.parameters import count_parameters
 from training.text_model import LORA, Recipe, batches, build, logits_of, tokenise, uses_bf16
 from training.text_objective import Objective
 
@@ -120,6 +121,5 @@ class TextTrainer:
         self._schedule.load_state_dict({**facts[SCHEDULE], "lr_lambdas": [None]})
 
     def count_parameters(self) -> tuple[int, int]:
-        """How many parameters are trained, and how many there are; the frozen original of a trained head is not counted."""
-        named = [p for name, p in self.core.named_parameters() if ".original_module." not in name]
-        return sum(p.numel() for p in named if p.requires_grad), sum(p.numel() for p in named)
+        """How many parameters are trained, and how many there are."""
+        return count_parameters(self.core)

@@ -15,24 +15,24 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from service.errors import QuickchangeError
-from training.data import DataError, ReadOptions, load_text_data
+from training.data import DataError, load_text_data
+from training.data_flags import Data, LabelColumn, Labels, LabelSeparator, ProblemType, SkipBad, TextColumn, read_options
+from training.data_types import AUTO
 from training.report import shown
 from training.study_grid import whole_numbers
+from training.terminal import console, one_line_errors
 from training.text_model import Recipe
-from training.train_text_adapter import source_name
+from training.train_text_adapter import STOPPED, source_name
 from training.tune_report import COLUMNS, report_of, row_of
 from training.tune_search import BUNDLE, FOLDER, TRIALS, Search, Space, opened
 
 BEST = "best"
 RANKS, TARGETS = "1,2,4,8,16,32,64", ["query,value", "all-linear"]
 DEFAULTS = Recipe()
-console = Console(highlight=False)
 
 
 def carry_on(search: Search, trials: int, timeout: float | None) -> bool:
@@ -70,7 +70,7 @@ def keep_best(search: Search) -> Path:
 
 
 def main(
-    data: Annotated[str, typer.Argument(help="TweetEval folder, CSV, TSV, JSONL or Parquet file, folder of splits, or hub name")],
+    data: Data,
     output: Annotated[Path, typer.Option(help="folder of the trials, the report and the best bundle")],
     trials: Annotated[int, typer.Option(min=1, help="trials in all, those of earlier calls counted")] = 20,
     timeout: Annotated[float | None, typer.Option(min=0, help="seconds after which no new trial begins")] = None,
@@ -85,32 +85,34 @@ def main(
     select: Annotated[str, typer.Option(help="the validation figure that is sought")] = DEFAULTS.select,
     pruner: Annotated[str, typer.Option(help="what stops trials that fall behind: median, hyperband or none")] = "median",
     seed: Annotated[int, typer.Option(min=0)] = DEFAULTS.seed,
-    text_column: Annotated[str | None, typer.Option(help="column with the text")] = None,
-    label_column: Annotated[str | None, typer.Option(help="column with the label")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    problem_type: ProblemType = AUTO,
+    label_separator: LabelSeparator = "|",
+    labels: Labels = None,
+    skip_bad: SkipBad = False,
 ) -> None:
     """Search for a recipe, and write the best trial's bundle to OUTPUT/best beside report.md, report.html and report.json."""
     common = Recipe(
         base_model=base_model, batch_size=batch_size, class_weights=class_weights, max_length=max_length,
         precision=precision, select=select, seed=seed,
     )  # fmt: skip
-    try:
+    with one_line_errors():
         bounds = whole_numbers("--epochs", epochs)
         if not 1 <= bounds[0] <= bounds[-1]:
             raise DataError(f"--epochs {epochs}: accepted: the fewest and the most, such as 2,8")
         space = Space(whole_numbers("--rank", rank), targets or TARGETS, (bounds[0], bounds[-1]))
-        loaded = load_text_data(data, ReadOptions(text_column=text_column, label_column=label_column), seed)
-        with opened(loaded, source_name(Path(data)), common, space, output, pruner) as search:
+        options = read_options(text_column, label_column, problem_type, label_separator, labels, skip_bad)
+        loaded = load_text_data(data, options, seed)
+        with opened(loaded, source_name(Path(data)), common.checked(loaded), space, output, pruner) as search:
             stopped = carry_on(search, trials, timeout)
             best = keep_best(search)
             report_of(search).write(output)
             _print(search)
-    except (DataError, QuickchangeError) as error:
-        console.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(1) from None
     console.print(f"[green]{best}[/]: the best of {len(search.ended)} trials; {output / 'report.html'} shows all of them")
     if stopped:
         console.print("[yellow]stopped before all trials were done; the same command goes on[/]")
-        raise typer.Exit(130)
+        raise typer.Exit(STOPPED)
 
 
 def _print(search: Search) -> None:

@@ -24,7 +24,7 @@ from training.train_text_adapter import bundle_of
 
 DATABASE, TRIALS, BUNDLE = "tune.db", "trials", "bundle"
 WHY, FOLDER, METRICS = "why", "folder", "metrics"  # what trials carry
-WARM_UP_TRIALS, WARM_UP_EPOCHS = 5, 1
+WARM_UP_TRIALS, FIRST_JUDGED = 5, 2  # trials that are let be; the epoch from which the others are judged
 PRUNERS = ("median", "hyperband", "none")
 
 
@@ -164,7 +164,7 @@ def _pruner(name: str, epochs: int) -> optuna.pruners.BasePruner:
     if name not in PRUNERS:
         raise DataError(f"--pruner {name}: no such pruner; accepted: {', '.join(PRUNERS)}")
     if name == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=WARM_UP_TRIALS, n_warmup_steps=WARM_UP_EPOCHS)
+        return optuna.pruners.MedianPruner(n_startup_trials=WARM_UP_TRIALS, n_warmup_steps=FIRST_JUDGED)
     return optuna.pruners.HyperbandPruner(1, epochs) if name == "hyperband" else optuna.pruners.NopPruner()
 
 

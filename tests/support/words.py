@@ -6,20 +6,32 @@ import csv
 import random
 from pathlib import Path
 
+from training.data import Split, TextData
+
 WORDS = {"bad": ["awful", "terrible", "sad"], "good": ["great", "lovely", "happy"], "plain": ["table", "street", "paper"]}
 
 
-def write_words(folder: Path, train: int = 48, held: int = 24, seed: int = 0) -> Path:
-    """A folder with train.csv, validation.csv and test.csv of three labels."""
-    pick = random.Random(seed)
+def words_data(train: int = 48, held: int = 24, seed: int = 0) -> TextData:
+    """The problem with three labels, of which each row has some noise."""
+    pick, labels = random.Random(seed), list(WORDS)
+
+    def split(rows: int) -> Split:
+        texts = [
+            " ".join([*pick.choices(WORDS[labels[row % 3]], k=4), *pick.choices(WORDS[pick.choice(labels)], k=1)])
+            for row in range(rows)
+        ]
+        return Split(texts, [row % 3 for row in range(rows)])
+
+    return TextData(tuple(labels), {"train": split(train), "validation": split(held), "test": split(held)})
+
+
+def write_words(folder: Path) -> Path:
+    """The problem as a folder with train.csv, validation.csv and test.csv."""
+    data = words_data()
     folder.mkdir(parents=True, exist_ok=True)
-    labels = list(WORDS)
-    for split, rows in (("train", train), ("validation", held), ("test", held)):
-        with (folder / f"{split}.csv").open("w", newline="", encoding="utf-8") as file:
+    for name, split in data.splits.items():
+        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
             out = csv.writer(file)
             out.writerow(["text", "label"])
-            for row in range(rows):
-                label = labels[row % 3]
-                noise = pick.choices(WORDS[pick.choice(labels)], k=1)
-                out.writerow([" ".join([*pick.choices(WORDS[label], k=4), *noise]), label])
+            out.writerows((text, data.labels[label]) for text, label in zip(split.texts, split.labels, strict=True))
     return folder
