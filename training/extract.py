@@ -2,6 +2,7 @@
 
     quickchange extract CHECKPOINT --rank 32 --output runs/irony
     quickchange extract CHECKPOINT --ranks 4,8,16,32,64 --tolerance 0.02 --data DATA --output runs/irony
+    quickchange extract CHECKPOINT --rank 16 --distil 2 --data DATA --output runs/irony
 
 CHECKPOINT is a folder that ``save_pretrained`` wrote, of a classifier whose encoder is the base model's.
 """
@@ -88,6 +89,7 @@ def main(
     data: Annotated[str | None, typer.Option(help="labelled data to score on: anything that train reads")] = None,
     text_column: Annotated[str | None, typer.Option(help="column with the text")] = None,
     label_column: Annotated[str | None, typer.Option(help="column with the label")] = None,
+    distil: Annotated[int, typer.Option(min=0, help="epochs over the training texts towards the checkpoint's logits")] = 0,
     name: Annotated[str | None, typer.Option(help="adapter name; else the name of OUTPUT")] = None,
     max_length: Annotated[int, typer.Option(min=2, help="tokens; longer texts are cut")] = 128,
     precision: Annotated[str, typer.Option(help=f"{' or '.join(PRECISIONS)}, in which the weights are stored")] = "fp16",
@@ -96,6 +98,8 @@ def main(
     started = time.monotonic()
     try:
         wanted = _wanted(rank, ranks, energy, data)
+        if distil and not data:
+            raise DataError(f"--distil {distil}: it takes the training texts of --data; give that as well")
         if precision not in PRECISIONS:
             raise DataError(f"--precision {precision}: accepted: {', '.join(PRECISIONS)}")
         called = check_name(name or output.resolve().name)
@@ -104,9 +108,13 @@ def main(
         max_length = min(max_length, extraction.encoder.max_length)
         with Progress(console=console, transient=True) as progress:
             labels, problem_type = extraction.labels(loaded), extraction.checkpoint.problem_type
+            if distil and loaded:
+                bar = progress.add_task("distilling", total=None)
+                texts = loaded.splits["train"].texts
+                extraction.refine_on(texts, max_length, distil, lambda rows: progress.advance(bar, rows))
             measure = Measure(loaded, labels, problem_type, base_model, max_length) if loaded else None
             found = extract(extraction, wanted, tolerance, measure, progress)
-        facts = {"max_length": max_length, "precision": precision, "tolerance": tolerance}
+        facts = {"max_length": max_length, "precision": precision, "tolerance": tolerance, "distil_epochs": distil}
         about = {"data": described(loaded, source_name(Path(data)))} if loaded and data else {}
         took = {"duration_seconds": round(time.monotonic() - started, 1)}
         bundle = bundle_of(found, called, checkpoint.resolve().name, loaded, {**facts, **about, **took})

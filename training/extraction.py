@@ -10,7 +10,9 @@ from typing import Any
 
 from rich.progress import Progress
 from torch import Tensor
+from transformers import AutoTokenizer
 
+from service.models.sources import locate
 from service.models.text_adapter import TextAdapter
 from service.models.text_classifier import TextClassifier
 from service.models.text_encoder import BaseWeights, TextEncoder, load_base
@@ -18,12 +20,15 @@ from service.tasks.standalone import CPU, MAX_RANK
 from training.bundles import halve
 from training.checkpoint import KINDS, OPTION, compare, hub_name, kind, read_checkpoint
 from training.data import DataError, TextData
+from training.distillation import distil
 from training.low_rank import Change, Ranks, cut, energy_kept, for_energy, peft_config, peft_tensors, uniform
 from training.metrics import HEADLINE
-from training.text_measure import CHOOSES, Figures, Measure, unmeasured
+from training.text_measure import CHOOSES, Figures, Measure, text_logits, unmeasured
+from training.text_model import tokenise
 
 ALL = "all of these"
 Measured = Callable[[TextEncoder, TextAdapter], Figures]
+Refine = Callable[[Mapping[str, Any], Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +59,14 @@ class Extraction:
     def __init__(self, folder: Path, base_model: str, *, half: bool = True) -> None:
         """Raises :class:`DataError` for a folder that is no classifier fine-tuned from this base model.
 
-        ``half`` stores adapters in float16.
+        ``half`` stores adapters in float16. :attr:`refine` gets each adapter's configuration and tensors, to improve on them.
         """
         self.base = load_base(base_model, OPTION)
         self.encoder = TextEncoder(self.base, CPU)
         self.checkpoint = read_checkpoint(folder, base_model, self.base)
         self.differences = compare(folder, self.checkpoint, base_model, self.base, self.encoder.targets)
         self.base_model, self._half = base_model, half
+        self.refine: Refine = lambda _, tensors: tensors
 
     @cached_property
     def changes(self) -> dict[str, Change]:
@@ -84,6 +90,13 @@ class Extraction:
         """The figures of the checkpoint itself: its head on its own encoder."""
         return measure(TextEncoder(self.checkpoint.weights, CPU), TextAdapter({}, self.checkpoint.head))
 
+    def refine_on(self, texts: Sequence[str], max_length: int, epochs: int, done: Callable[[int], None]) -> None:
+        """Let each adapter be distilled on these texts: trained on towards the logits that the checkpoint gives them."""
+        tokenizer = AutoTokenizer.from_pretrained(locate(self.base_model, OPTION))
+        rows, pad_id = tokenise(tokenizer, texts, max_length), tokenizer.pad_token_id
+        target = text_logits(TextEncoder(self.checkpoint.weights, CPU), TextAdapter({}, self.checkpoint.head), rows, done)
+        self.refine = lambda config, tensors: distil(self.base_model, config, tensors, rows, target, pad_id, epochs, done)
+
     def without(self, kinds: Sequence[str], measure: Measured) -> Figures:
         """The figures of the checkpoint with the base model's own parameters of these kinds."""
         theirs, rest = self.checkpoint.weights.tensors, self.differences.rest
@@ -96,7 +109,7 @@ class Extraction:
     def _candidate(self, name: str, ranks: Ranks, measure: Measured) -> Candidate:
         factors, family = cut(self.changes, ranks), self.base.family
         config = peft_config(hub_name(self.base_model), factors, saves_pooler=family.pools)
-        tensors = peft_tensors(factors, self.checkpoint.head, family)
+        tensors = self.refine(config, peft_tensors(factors, self.checkpoint.head, family))
         stored = halve(tensors) if self._half else tensors
         adapter = TextClassifier(self.encoder, MAX_RANK).parse(config, stored, len(self.checkpoint.labels))
         return Candidate(name, ranks, energy_kept(self.changes, ranks), config, stored, measure(self.encoder, adapter))
@@ -123,7 +136,11 @@ class Found:
 
 
 def extract(
-    extraction: Extraction, wanted: Sequence[int] | float, tolerance: float, measure: Measure | None, progress: Progress
+    extraction: Extraction,
+    wanted: Sequence[int] | float,
+    tolerance: float,
+    measure: Measure | None,
+    progress: Progress,
 ) -> Found:
     """Cut an adapter for each of these ranks, ascending, or one for this share of the energy; score them, and choose one.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 WORDS = "a day in the rain is not what we had hoped for but then again who would have known".split()  # noqa: SIM905 - a sentence
+RANK = 6  # of most of what training changes
 
 
 def save_tuned(
@@ -23,16 +24,28 @@ def save_tuned(
     model = AutoModelForSequenceClassification.from_pretrained(
         base, num_labels=len(labels), id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)}
     )
-    noise = torch.Generator().manual_seed(seed)
+    tokenizer, noise = AutoTokenizer.from_pretrained(base), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             is_linear = ".layer." in name and "LayerNorm" not in name and name.endswith("weight")
             is_head = name.startswith("classifier.") or ".pooler." in name
             scale = 1.0 if is_head else linear if is_linear else rest
-            parameter.add_(scale * torch.randn(parameter.shape, generator=noise))
+            parameter.add_(scale * (_mostly_of_low_rank if is_linear else torch.randn)(parameter.shape, generator=noise))
+        # So that either label is given to some texts.
+        ids = tokenizer(sentences(40), padding=True, return_tensors="pt")
+        out = getattr(model.classifier, "out_proj", model.classifier)
+        out.bias.sub_(model.eval()(**ids).logits.mean(0))
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
+
+
+def _mostly_of_low_rank(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Noise of deviation 1 with most of its energy in a few directions, as what training changes."""
+    rows, columns = shape
+    b, a = torch.randn(rows, RANK, generator=generator), torch.randn(RANK, columns, generator=generator)
+    noise: Tensor = b @ a / RANK**0.5 + 0.05 * torch.randn(shape, generator=generator)
+    return noise
 
 
 def sentences(count: int, seed: int = 0) -> list[str]:

@@ -127,7 +127,7 @@ def test_what_lora_cannot_carry_is_measured(base: Path, changed_all_over: Path, 
     full, without, same, at_full_rank = logits
     torch.testing.assert_close(full, plain_logits(changed_all_over, TEXTS), atol=1e-4, rtol=0)
     torch.testing.assert_close(same, full, atol=0, rtol=0)
-    torch.testing.assert_close(at_full_rank, without, atol=0.02, rtol=0)  # float16
+    torch.testing.assert_close(at_full_rank, without, atol=0.05, rtol=0)  # float16
     assert (full - without).abs().mean() > 0.05
 
 
@@ -172,6 +172,20 @@ def test_an_energy_gives_each_layer_its_own_rank(tiny_base: Path, tmp_path: Path
     bundle = read_bundle(tmp_path / "x")
     assert bundle.config["rank_pattern"] == bundle.config["alpha_pattern"] != {}
     assert bundle.manifest.recipe["extracted_from"]["energy_kept"] >= 0.6
+
+
+def test_distilling_brings_a_low_rank_closer_to_what_lora_cannot_carry(base: Path, tmp_path: Path) -> None:
+    tuned = save_tuned(base, tmp_path / "tuned", linear=0.03, rest=0.03)
+    data, expected = save_labelled(tmp_path / "data", tuned), plain_logits(tuned, TEXTS)
+    distances = []
+    for epochs in ("0", "8"):
+        options = ("--base-model", str(base), "--rank", "8", "--data", str(data), "--distil", epochs)
+        code, output = run(str(tuned), *options, "--output", str(tmp_path / epochs))
+        assert code == 0, output
+        distances.append(float((served(base, tmp_path / epochs) - expected).abs().mean()))
+    assert distances[1] < 0.9 * distances[0]
+    torch.testing.assert_close(served(base, tmp_path / "8"), by_peft(base, tmp_path / "8"), atol=1e-4, rtol=1e-5)
+    assert read_bundle(tmp_path / "8").manifest.recipe["distil_epochs"] == 8
 
 
 def test_labels_without_names_are_the_datas(tiny_base: Path, tmp_path: Path) -> None:
@@ -244,6 +258,7 @@ def test_a_checkpoint_of_another_model_of_the_same_form_is_told(tiny_base: Path,
         (["--energy", "1.5"], "--energy 1.5: accepted: more than 0, at most 1"),
         (["--ranks", "4,x"], "--ranks 4,x: accepted: whole numbers from 1 with commas"),
         (["--ranks", "4,8"], "--data decides which of them is enough"),
+        (["--distil", "2"], "--distil 2: it takes the training texts of --data"),
         (["--precision", "int8"], "--precision int8: accepted: fp16, fp32"),
         (["--name", "A B"], "adapter name 'A B' is not valid"),
         (["--base-model", "/nowhere"], "--base-model=/nowhere: no model there"),
