@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from tests.test_server import SECONDS, process, read_until
 
 
 @contextmanager
-def training_server(base: Path, folder: Path) -> Iterator[tuple[httpx.Client, psutil.Popen]]:
+def training_server(base: Path, folder: Path) -> Iterator[tuple[httpx.Client, subprocess.Popen[str]]]:
     flags = ("--base-model", str(base), "--adapters-dir", str(folder / "adapters"), "--jobs-dir", str(folder / "jobs"))
     with process(*flags, "--port", "0") as running:
         found = re.search(r"http://127\.0\.0\.1:\d+", read_until(running, "Ctrl-C"))
@@ -27,7 +28,7 @@ def training_server(base: Path, folder: Path) -> Iterator[tuple[httpx.Client, ps
             yield client, running
 
 
-def trainer_of(running: psutil.Popen) -> psutil.Process:
+def trainer_of(running: subprocess.Popen[str]) -> psutil.Process:
     def found() -> list[psutil.Process]:
         return [child for child in psutil.Process(running.pid).children() if "training.job" in child.cmdline()]
 

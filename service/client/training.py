@@ -52,7 +52,7 @@ def submit_job(
     given = {key: value for key, value in form.items() if value is not None}
     given |= {key: json.dumps(dict(value)) for key, value in documents.items() if value}
     return Call(
-        "POST", PATH, reading(JobView), form=given, files={"data": (data.name, read_file(data))}, repeatable=False
+        "POST", PATH, reading(JobView), form=given, files=[("data", (data.name, read_file(data)))], repeatable=False
     )  # twice would be two trainings
 
 
