@@ -72,7 +72,7 @@ def main(
     strict: Annotated[bool, typer.Option("--strict", help="exit with 1 when a bar is missed")] = False,
     output: Annotated[Path, typer.Option(help="folder for the JSON report and its plots")] = Path("reports"),
 ) -> None:
-    """Measure forwards, PEFT beside them, HTTP, overload, thousands of adapters, images, trainings, start-up, memory, against its bar.
+    """Measure forwards, PEFT beside them, HTTP, overload, many adapters, images, trainings, start-up, memory, against their bars.
 
     Run it on a machine that does nothing else: the load average before and after is part of the report.
     """

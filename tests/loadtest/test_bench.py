@@ -83,8 +83,8 @@ def test_basics_measure_everything_and_change_no_adapter(tiny_base: Path, adapte
 def test_every_other_part_runs_and_its_curves_are_drawn(tiny_base: Path, adapters: Path, tmp_path: Path) -> None:
     with pytest.raises(typer.Exit) as stopped:
         main(
-            "forward,peft,http,overload,lifecycle,vqa,training-jobs", adapters, base_model=str(tiny_base), repeats=1, rehearse=True,
-            output=tmp_path / "reports",
+            "forward,peft,http,overload,lifecycle,vqa,training-jobs", adapters, base_model=str(tiny_base), repeats=1,
+            rehearse=True, output=tmp_path / "reports",
         )  # fmt: skip
     assert stopped.value.exit_code == 0
     report = read(tmp_path / "reports")
