@@ -135,8 +135,10 @@ def explained(error: Exception, folder: Path) -> tuple[str, str]:
         return "training_missing", f"training needs {error.name}, which this server does not have; {EXTRA}"
     # By their names, for the modules that have them may be what is missing.
     code = {"DataError": InvalidInput.code, "RunFailed": "training_failed"}.get(type(error).__name__)
-    if code is not None or isinstance(error, QuickchangeError):
-        return code or error.code, " ".join(str(error).replace(f"{folder}/", "").split())
+    if code is None and isinstance(error, QuickchangeError):
+        code = error.code
+    if code is not None:
+        return code, " ".join(str(error).replace(f"{folder}/", "").split())
     return "internal", f"the training failed in a way that nobody foresaw ({type(error).__name__}); its log is on the server"
 
 

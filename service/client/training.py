@@ -52,7 +52,7 @@ def submit_job(
     given = {key: value for key, value in form.items() if value is not None}
     given |= {key: json.dumps(dict(value)) for key, value in documents.items() if value}
     return Call(
-        "POST", PATH, reading(JobView), form=given, files={"data": (data.name, read_file(data))}, repeatable=False
+        "POST", PATH, reading(JobView), form=given, files=[("data", (data.name, read_file(data)))], repeatable=False
     )  # twice would be two trainings
 
 
@@ -87,6 +87,7 @@ class Following:
     patience: float
     ended: bool = False
     _last_id: str | None = None
+    _id: str | None = None  # of the event that is coming
     _kind: str = ""
     _data: list[str] = field(default_factory=list)
     _attempts: int = 0
@@ -104,12 +105,13 @@ class Following:
         if name == "event":
             self._kind = value
         elif name == "id":
-            self._last_id = value
+            self._id = value
         elif name == "data":
             self._data.append(value)
         elif not line and self._data:
             event = JobEvent(self._kind, json.loads("\n".join(self._data)))
-            self._data, self._attempts, self._heard = [], 0, time.monotonic()
+            self._last_id = self._id if self._id is not None else self._last_id
+            self._id, self._data, self._attempts, self._heard = None, [], 0, time.monotonic()
             self.ended = event.kind == END
             return event
         return None
@@ -118,7 +120,7 @@ class Following:
         """Seconds until the events are asked for again, or None where this outcome is the last word."""
         if isinstance(outcome, httpx.Response) and outcome.status_code not in BUSY:
             return None
-        self._data, seconds = [], min(LONGEST, FIRST * 2**self._attempts)
+        self._id, self._data, seconds = None, [], min(LONGEST, FIRST * 2**self._attempts)
         self._attempts += 1
         return seconds if time.monotonic() + seconds < self._heard + self.patience else None
 

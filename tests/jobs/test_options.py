@@ -21,7 +21,7 @@ def test_every_choice_of_training_is_one_here_and_the_other_way_round() -> None:
 
 def test_the_defaults_of_training_would_be_accepted_here() -> None:
     chosen = {one.name: one.default for kind in (Recipe, ReadOptions) for one in fields(kind) if one.name not in NOT_A_CHOICE}
-    TrainingOptions(**chosen)
+    TrainingOptions.model_validate(chosen)
 
 
 def test_reports_are_read_on_from_anywhere_and_a_line_cut_short_is_left_out(tmp_path: Path) -> None:

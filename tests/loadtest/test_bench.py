@@ -83,8 +83,8 @@ def test_basics_measure_everything_and_change_no_adapter(tiny_base: Path, adapte
 def test_every_other_part_runs_and_its_curves_are_drawn(tiny_base: Path, adapters: Path, tmp_path: Path) -> None:
     with pytest.raises(typer.Exit) as stopped:
         main(
-            "forward,peft,http,overload,lifecycle,vqa", adapters, base_model=str(tiny_base), repeats=1, rehearse=True,
-            output=tmp_path / "reports",
+            "forward,peft,http,overload,lifecycle,vqa,training-jobs", adapters, base_model=str(tiny_base), repeats=1,
+            rehearse=True, output=tmp_path / "reports",
         )  # fmt: skip
     assert stopped.value.exit_code == 0
     report = read(tmp_path / "reports")
@@ -101,6 +101,8 @@ def test_every_other_part_runs_and_its_curves_are_drawn(tiny_base: Path, adapter
     assert [figure["bar"] for figure in figures["lifecycle"]] == [50, 200, None, 500, 2.0]
     assert [(figure["bar"], figure["stretch"]) for figure in figures["vqa"]] == [(10.0, 5.0), (1.3, 1.1)]
     assert all(min(figure["repeats"]) > 0 for figure in figures["vqa"])
+    (trained,) = figures["training-jobs"]
+    assert trained["bar"] == 2.0 and not trained["note"] and trained["detail"]["trained texts/s"] > 0
     assert {file.stem for file in (tmp_path / "reports").glob("*.png")} == set(LOOKS) == set(report["curves"])
 
 

@@ -32,7 +32,7 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-KNOWN: dict[str, Any] = {"name": "irony", "alias": "live", "version": 1, "file": "manifest.json"}
+KNOWN: dict[str, Any] = {"name": "irony", "alias": "live", "version": 1, "file": "manifest.json", "job": "0" * 20}
 CALLS = 13  # at least
 SETTINGS = settings(
     max_examples=8,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import psutil
@@ -153,7 +153,7 @@ def test_a_reader_that_leaves_is_noticed_and_there_may_be_so_many(start: Start, 
         assert any('"state": "cancelled"' in one for one in lines)
 
 
-HOSTILE = [
+HOSTILE: list[tuple[dict[str, Any], int, str]] = [
     ({"file": "data.exe"}, 400, "accepted: .csv, .tsv, .jsonl, .json, .parquet"),
     ({"file": "../../x"}, 400, "accepted: .csv"),
     ({"data": b""}, 400, "data is an empty file"),
@@ -201,7 +201,7 @@ def test_an_id_of_no_event_is_refused(start: Start) -> None:
     server = start()
     job = asked(server.client, options={**QUICK, "epochs": 1000})
     for last in ("x", "-1", "9" * 40, "١"):
-        headers = {"last-event-id": last.encode()}
+        headers = {b"last-event-id": last.encode()}
         assert_problem(server.client.get(f"{JOBS}/{job}/events", headers=headers), 400, "bad_request", "last-event-id")
     server.client.delete(f"{JOBS}/{job}")
     assert [kind for kind, _, _ in events(server.client, job, last="9" * 15)][-1] == "end"
