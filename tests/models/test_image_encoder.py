@@ -165,7 +165,7 @@ def test_efficientnets_weights_are_found_by_their_order_under_tensorflows_names(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
         module = ENCODERS["tf_efficientnet_lite2"].build()
-    tensors = {f"_conv_stem.weight{i if i else ''}": tensor for i, tensor in enumerate(module.state_dict().values())}
+    tensors = {f"_conv_stem.weight{i or ''}": tensor for i, tensor in enumerate(module.state_dict().values())}
     file = tmp_path / "lite2.pth"
     torch.save({**tensors, "_fc.weight": torch.zeros(2)}, file)
     encoder = load_image_encoder(f"tf_efficientnet_lite2:{file}", CPU)
