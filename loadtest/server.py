@@ -34,7 +34,7 @@ class ServerProcess:
         self.url = f"http://127.0.0.1:{self.port}"
         self.seconds_to_ready = 0.0
         self.exit_code: int | None = None
-        given = {"host": "127.0.0.1", "port": self.port, "adapters_dir": adapters, **settings}
+        given = {"host": "127.0.0.1", "port": self.port, "adapters_dir": adapters, "max_training_jobs": 0, **settings}
         self._environment = {"HF_HUB_OFFLINE": "1", **os.environ}
         self._environment |= {f"QUICKCHANGE_{name.upper()}": str(value) for name, value in given.items()}
         self._log = log

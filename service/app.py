@@ -23,6 +23,9 @@ from service.compute import use_all_cores
 from service.engine.device import Device
 from service.engine.pipeline import Limits, Pipeline
 from service.errors import StartupError
+from service.jobs.folder import JobsFolder
+from service.jobs.jobs import Jobs
+from service.jobs.supervisor import Supervisor
 from service.models.image_encoder import load_image_encoder
 from service.models.linear import Dtype, computes_in, fastest
 from service.models.sentence_encoder import load_sentence_encoder
@@ -30,7 +33,7 @@ from service.models.sources import locate
 from service.models.text_classifier import TextClassifier
 from service.models.text_encoder import TextEncoder, load_base
 from service.models.tokenizer import TextTokenizer
-from service.routes import adapters, aliases, files, health, text, vqa
+from service.routes import adapters, aliases, files, health, text, training_events, training_jobs, vqa
 from service.routes.boundary import Boundary
 from service.routes.caller import provide_caller
 from service.routes.direct import Direct
@@ -40,7 +43,7 @@ from service.routes.keys_file import KeysFile
 from service.routes.loop_delay import LoopDelay
 from service.routes.metrics import Metrics
 from service.routes.problems import to_response
-from service.routes.services import Lifetime, Services
+from service.routes.services import Lifetime, Readers, Services
 from service.settings import Settings
 from service.store.bundle import TEXT_CLASSIFICATION, VISUAL_QUESTION_ANSWERING
 from service.store.registry import Registry
@@ -58,7 +61,8 @@ EAGER_SECONDS = 0.3  # of loading adapters before the first request is taken; th
 HANDLERS = [
     text.sentiment, text.classify, vqa.vqa, adapters.list_adapters, adapters.show_adapter, adapters.delete_version,
     adapters.list_models, aliases.show_alias, aliases.set_alias, aliases.roll_back, aliases.remove_alias, aliases.audit,
-    files.version_file, health.live, health.ready, health.metrics,
+    files.version_file, training_jobs.show_job, training_jobs.end_job, training_events.events,
+    health.live, health.ready, health.metrics,
 ]  # fmt: skip
 
 
@@ -112,6 +116,9 @@ def create_app(settings: Settings) -> Application:
         lifetime=Lifetime(),
         max_client_batch_size=settings.max_client_batch_size,
         threads=_started(CHANGES, "change"),
+        max_lora_rank=settings.max_lora_rank,
+        readers=Readers(),
+        training=_training(settings, lifecycle),
     )
     metrics.watch(services)
     compute.call(text_task.warm_up)
@@ -119,6 +126,13 @@ def create_app(settings: Settings) -> Application:
     framework = _litestar(settings, services, metrics, access, compute, threads)
     direct = Direct(framework, services, access, settings.max_body_bytes)
     return Application(Boundary(direct, metrics, settings.request_timeout), framework, services, problems)
+
+
+def _training(settings: Settings, lifecycle: Lifecycle) -> Supervisor | None:
+    if not settings.max_training_jobs:
+        return None
+    jobs = Jobs(JobsFolder(settings.jobs_dir), settings.max_waiting_jobs)
+    return Supervisor(jobs, lifecycle, settings.max_training_jobs, settings.training_threads)
 
 
 def _started(count: int, name: str) -> ThreadPoolExecutor:
@@ -190,10 +204,14 @@ def _litestar(
         services.text.start()
         services.vqa.start()
         services.watcher.start()
+        if services.training is not None:
+            services.training.start()
         try:
             yield
         finally:
             delay.stop()
+            if services.training is not None:
+                services.training.stop()
             services.watcher.stop()
             services.text.stop()
             services.vqa.stop()
@@ -203,8 +221,11 @@ def _litestar(
             services.lifecycle.registry.close()
 
     uploads = Router("/", route_handlers=[adapters.publish], request_max_body_size=settings.max_adapter_bytes)
+    orders = Router(
+        "/", route_handlers=[training_jobs.list_jobs, training_jobs.submit], request_max_body_size=settings.max_training_bytes
+    )
     app = Litestar(
-        [*HANDLERS, uploads, docs_assets()],
+        [*HANDLERS, uploads, orders, docs_assets()],
         dependencies={
             "services": Provide(provide_services, sync_to_thread=False),
             "metrics": Provide(provide_metrics, sync_to_thread=False),

@@ -1,4 +1,4 @@
-"""The command line: ``quickchange serve``, ``quickchange adapters …``, ``quickchange doctor`` and ``quickchange keys``."""
+"""The command line: ``quickchange serve``, ``doctor``, and the groups ``adapters``, ``jobs`` and ``keys``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from service import cli_adapters, cli_doctor, cli_verify
+from service import cli_adapters, cli_doctor, cli_jobs, cli_verify
 from service.cli_flags import with_flags
 from service.cli_keys import keys
 from service.cli_output import EXIT_CODES, console, errors, one_line_errors
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 cli_adapters.app.command("verify")(cli_verify.verify)
 app.add_typer(cli_adapters.app, name="adapters")
+app.add_typer(cli_jobs.app, name="jobs")
 app.add_typer(keys, name="keys")
 SHOWN = 20  # adapters in the table that the server prints
 

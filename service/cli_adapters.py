@@ -109,9 +109,9 @@ def point_alias(
     """Point an alias at a version, or split it over several; the next request for it is answered by that."""
     if (version is None) == (split is None):
         raise typer.BadParameter("give either a version or --split", param_hint="VERSION")
-    shares, rules = _shares(split) if split is not None else None, _rules(require or ())
+    shares, required = _shares(split) if split is not None else None, rules(require or ())
     with one_line_errors(), Client(server, key) as client:
-        call = calls.set_alias(name, alias, version, split=shares, shadow=shadow, require=rules, if_match=if_match)
+        call = calls.set_alias(name, alias, version, split=shares, shadow=shadow, require=required, if_match=if_match)
         _answer(client, call, as_json, _moved)
 
 
@@ -186,8 +186,9 @@ def _shares(split: str) -> Mapping[int, int]:
     return shares
 
 
-def _rules(rules: Sequence[str]) -> Mapping[str, str]:
-    found = {rule: RULE.fullmatch(rule) for rule in rules}
+def rules(given: Sequence[str]) -> Mapping[str, str]:
+    """What an alias requires, from ``METRIC>=ALIAS`` and the like; raises :class:`typer.BadParameter`."""
+    found = {rule: RULE.fullmatch(rule) for rule in given}
     for rule, match in found.items():
         if match is None:
             raise typer.BadParameter(f"{rule!r}: expected METRIC>=ALIAS or METRIC>=0.8", param_hint="--require")

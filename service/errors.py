@@ -20,7 +20,7 @@
     ├── Overloaded             the queue is full, or an API key's limit reached
     ├── Unavailable            draining or not ready
     ├── DeadlineExceeded       the request took longer than it may
-    ├── StoreFull              no space for another adapter version
+    ├── StoreFull              no space for another adapter version or training
     ├── ForwardFailed          the model itself failed on this row
     └── StartupError           the server cannot start; never sent to a client
 
@@ -159,7 +159,7 @@ class DeadlineExceeded(QuickchangeError):
 
 
 class StoreFull(QuickchangeError):
-    """The adapter store cannot take another byte."""
+    """The adapter store, or the folder of the training jobs, cannot take another byte."""
 
     code = "store_full"
 

@@ -77,6 +77,8 @@ async def _run(settings: Settings, application: Application, listening: socket.s
     async def drain() -> None:
         await stopping.wait()
         application.services.lifetime.draining = True
+        if application.services.training is not None:
+            application.services.training.leave()
         await application.asgi.idle(settings.drain_timeout)
         server.should_exit = True
 

@@ -83,6 +83,9 @@ class Settings(BaseSettings):
     ] = 64
     max_body_bytes: Annotated[int, Field(ge=1024, description="Bytes of a request's body.")] = 10_000_000
     max_adapter_bytes: Annotated[int, Field(ge=1024, description="Bytes of an adapter upload's body.")] = 100_000_000
+    max_training_bytes: Annotated[
+        int, Field(ge=1024, description="Bytes of the body that asks for a training, data included.")
+    ] = 100_000_000
     max_image_pixels: Annotated[int, Field(ge=1, description="Pixels of an image, checked before it is decoded.")] = 40_000_000
     max_text_chars: Annotated[int, Field(ge=1, description="Characters of a text or question.")] = 20_000
     request_timeout: Annotated[
@@ -104,6 +107,14 @@ class Settings(BaseSettings):
     embedding_cache_size: Annotated[
         int, Field(ge=0, description="Images, and as many questions, whose embeddings are kept (5 kB each).")
     ] = 10_000
+    jobs_dir: Annotated[
+        Path, Field(description="Folder of the training jobs: their data while they last, and their records.")
+    ] = Path("runs/jobs")
+    max_training_jobs: Annotated[
+        int, Field(ge=0, description="Trainings at a time, each a process of low priority; 0 turns training over HTTP off.")
+    ] = 1
+    max_waiting_jobs: Annotated[int, Field(ge=1, description="Trainings that may wait; beyond, a request gets 429.")] = 16
+    training_threads: Annotated[int, Field(ge=1, description="Threads that one training computes with.")] = 1
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="Least severe messages to print.")] = (
         "warning"
     )

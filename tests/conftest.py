@@ -14,6 +14,7 @@ import torch
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client: no test reaches for a network
 
 from tests.support.bundles import save_tiny_base, text_bundle, vqa_bundle
+from tests.support.images import card_images
 
 if TYPE_CHECKING:
     from service.models.image_encoder import ImageEncoder
@@ -51,12 +52,12 @@ def towers() -> Towers:
 
 @pytest.fixture(scope="session")
 def bundles(tiny_base: Path, towers: Towers) -> dict[str, Bundle]:
-    """Adapters of different ranks, target modules and label counts; ``irony-2`` is meant as irony's second version."""
+    """Adapters of different ranks, target modules and label counts; ``irony-2`` is irony's second version, with images."""
     return {
         "sentiment": text_bundle(tiny_base, ["negative", "neutral", "positive"], seed=1),
         "emotion": text_bundle(tiny_base, ["anger", "joy", "optimism", "sadness"], seed=2, r=8, target_modules="all-linear"),
         "irony": text_bundle(tiny_base, ["literal", "ironic"], seed=3, r=1),
-        "irony-2": text_bundle(tiny_base, ["literal", "ironic"], seed=4, r=2),
+        "irony-2": text_bundle(tiny_base, ["literal", "ironic"], seed=4, r=2, images=card_images()),
         "short": text_bundle(tiny_base, ["no", "yes"], seed=5, max_length=8),
         "vqa": vqa_bundle(*towers, [f"answer {i}" for i in range(12)]),
     }

@@ -15,14 +15,15 @@ FILES = {
     for package in ("service", "training")
     for file in (ROOT / package).rglob("*.py")
 }
-LAYERS = ("engine", "models", "routes", "store", "tasks")
+LAYERS = ("engine", "jobs", "models", "routes", "store", "tasks")
 EVERYONE = {"service.errors", "service.memory", "service.wording"}  # leaves that anybody may use
 ALLOWED = {
     "models": {"service.models"},
     "store": {"service.store"},
     "tasks": {"service.tasks", "service.store", "service.models"},
     "engine": {"service.engine"},
-    "routes": {"service.routes", "service.engine", "service.tasks", "service.store"},
+    "jobs": {"service.jobs", "service.tasks", "service.store"},
+    "routes": {"service.routes", "service.jobs", "service.engine", "service.tasks", "service.store"},
 }
 HTTP = {"litestar", "uvicorn", "starlette", "httpx", "prometheus_client"}
 
@@ -78,12 +79,16 @@ def test_the_application_is_known_only_to_what_runs_it() -> None:
     assert {name for name in FILES if "service.app" in imports(name)} <= {"service.cli", "service.server"}
 
 
-def test_tasks_engine_store_and_models_know_no_http() -> None:
-    assert not {name for layer in ("tasks", "engine", "store", "models") for name in of_layer(layer) if libraries(name) & HTTP}
+def test_tasks_jobs_engine_store_and_models_know_no_http() -> None:
+    assert not {
+        name for layer in ("tasks", "jobs", "engine", "store", "models") for name in of_layer(layer) if libraries(name) & HTTP
+    }
 
 
-def test_tasks_and_models_are_plain_functions_of_threads() -> None:
-    assert not {name for layer in ("tasks", "store", "models") for name in of_layer(layer) if "asyncio" in libraries(name)}
+def test_tasks_jobs_and_models_are_plain_functions_of_threads() -> None:
+    assert not {
+        name for layer in ("tasks", "jobs", "store", "models") for name in of_layer(layer) if "asyncio" in libraries(name)
+    }
 
 
 def test_the_engine_knows_no_model_and_routes_know_none_either() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from service.store.bundle import Bundle
-from service.store.layout import CONFIG, MANIFEST, WEIGHTS
+from service.store.layout import CONFIG, IMAGES, MANIFEST, WEIGHTS
 from tests.support.bundles import text_bundle
 from tests.support.command import fails, quickchange, words
 from training.bundles import write_bundle
@@ -62,6 +63,9 @@ def test_files_are_checked_without_the_models(adapters: Path) -> None:
     weights = adapters / "irony" / "1" / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
     (adapters / "irony" / "2" / CONFIG).unlink()
+    damaged = adapters / "irony" / "11" / IMAGES[0]
+    shutil.copytree(adapters / "irony" / "10", damaged.parent)
+    damaged.write_bytes(damaged.read_bytes() + b"!")
     (adapters / "irony" / "10" / MANIFEST).unlink()
     (adapters / "vqa" / "1" / MANIFEST).write_text("{")
     quick = ("--files-only", "--adapters-dir", str(adapters), "--base-model", "no-such/model")
@@ -70,10 +74,11 @@ def test_files_are_checked_without_the_models(adapters: Path) -> None:
         "irony:1": [f"{WEIGHTS} is not the file that {MANIFEST} describes"],
         "irony:2": [f"no {CONFIG} in the bundle"],
         "irony:10": [f"no {MANIFEST}: the rest of an interrupted upload, which is not served"],
+        "irony:11": [f"{IMAGES[0]} is not the file that {MANIFEST} describes"],
         "vqa:1": [f"{MANIFEST}: is not JSON, first at line 1, column 2"],
     }
     shown = quickchange("adapters", "verify", *quick)
-    assert "4 checked, 4 faulty" in shown.stdout and f"✗ no {CONFIG} in the bundle" in words(shown)
+    assert "5 checked, 5 faulty" in shown.stdout and f"✗ no {CONFIG} in the bundle" in words(shown)
 
 
 def test_what_to_check_is_an_adapter_a_version_or_any_folder(

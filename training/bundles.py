@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,24 +37,29 @@ def weights_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def write_bundle(bundle: Bundle, folder: Path) -> None:
-    """Write the bundle into ``folder``, replacing its files; the manifest comes last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in bundle.contents.items():
-        (folder / name).write_bytes(data)
+    """Write the bundle into ``folder``, replacing its files; the manifest comes last.
+
+    Everything is written beside ``folder`` first, so that a full disk leaves it as it was.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+        for name, data in bundle.contents.items():
+            (Path(beside) / name).write_bytes(data)
+        folder.mkdir(exist_ok=True)
+        for name in bundle.contents:
+            (Path(beside) / name).replace(folder / name)
 
 
 def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     """The metrics as a Markdown table: one row a figure, one column a split."""
-    splits = list(metrics)
-    names = list(dict.fromkeys(name for values in metrics.values() for name in values))
-    rows = [f"| {name} | {' | '.join(_cell(metrics[s].get(name)) for s in splits)} |" for name in names]
-    return "\n".join([f"| | {' | '.join(splits)} |", f"|---|{'---:|' * len(splits)}", *rows])
+    names = dict.fromkeys(name for values in metrics.values() for name in values)
+    return markdown_table(["", *metrics], [[name, *(values.get(name) for values in metrics.values())] for name in names])
 
 
 def recipe_table(recipe: Mapping[str, Any]) -> str:
     """The recipe as a Markdown table, nested entries on one line, without the learning curve."""
-    rows = [f"| `{name}` | {_cell(value)} |" for name, value in recipe.items() if name != CURVE]
-    return "\n".join(["| setting | value |", "|---|---|", *rows])
+    rows = [[f"`{name}`", value] for name, value in recipe.items() if name != CURVE]
+    return markdown_table(["setting", "value"], rows, figures=False)
 
 
 def curve_table(recipe: Mapping[str, Any]) -> str:
@@ -61,8 +67,16 @@ def curve_table(recipe: Mapping[str, Any]) -> str:
     points = recipe.get(CURVE) or [{}]
     step = 1 if len(points) <= LONG_CURVE else LONG_CURVE // 2
     shown = [point for i, point in enumerate(points, 1) if i % step == 0 or i == len(points)]
-    rows = [f"| {' | '.join(str(value) for value in point.values())} |" for point in shown]
-    return "\n".join([f"| {' | '.join(points[0])} |", f"|{'---:|' * len(points[0])}", *rows])
+    names = list(dict.fromkeys(name for point in points for name in point))
+    return markdown_table(names, [[point.get(name) for name in names] for point in shown]) if names else ""
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, figures: bool = True) -> str:
+    """A Markdown table; with ``figures`` all columns but the first stand to the right."""
+    rule = ["---", *["---:" if figures else "---"] * (len(columns) - 1)]
+    lines = [columns, *([_cell(cell) for cell in row] for row in rows)]
+    marked = ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines]
+    return "\n".join([marked[0], f"|{'|'.join(rule)}|", *marked[1:]])
 
 
 def _cell(value: Any) -> str:

@@ -1,91 +1,130 @@
-"""Score a text adapter's bundle on labelled data, through the engine that serves it.
+"""Score any adapter on labelled data: a bundle, a stored version, or one that is live on a server.
 
     python -m training.evaluate adapters/irony/1 DATA --split test
+    python -m training.evaluate irony@live DATA --server http://127.0.0.1:8000
 
-DATA is whatever train_text_adapter reads. For a VQA bundle, DATA is a folder as train_vqa_head reads it.
+DATA is whatever train_text_adapter reads; for a VQA adapter, whatever train_vqa_head reads.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
+from rich.markup import escape
 
-from service.errors import QuickchangeError
-from service.store.alias import Target
-from service.store.bundle import TEXT_CLASSIFICATION, Bundle, read_bundle
-from service.store.registry import Registry
-from service.tasks.standalone import text_task
-from service.tasks.text_classification import Classification, TextClassification, TextRequest
-from training.data import DataError, Split, load_text_data
-from training.metrics import classification_metrics
+from service.store.bundle import Bundle
+from service.tasks.text_classification import TextClassification
+from training.anywhere import (
+    AdaptersDir,
+    ApiKey,
+    BaseModel,
+    ImageEncoderName,
+    Places,
+    SentenceEncoderName,
+    ServerUrl,
+    classify,
+    opened,
+    published,
+)
+from training.data import ReadOptions, Split, TextData
+from training.findings import as_json, images, tables
+from training.report import Report, interval
+from training.scored import Scored
+from training.scoring import BATCH, load_rows, score, text_rows
+from training.terminal import console, one_line_errors, print_json, progress, show
 
-T = TypeVar("T")
-BATCH = 32
-console = Console(highlight=False)
+PLACES, READ = Places(), ReadOptions()
+CAPTIONS = {"confusion.png": "True against given labels", "reliability.png": "Reliability"}
+Data = Annotated[str, typer.Argument(help="what quickchange train reads, or for a VQA adapter what quickchange train-vqa reads")]
+SplitName = Annotated[str, typer.Option("--split", help="train, validation, test, or all rows")]
+TextColumn = Annotated[str | None, typer.Option(help="column with the text")]
+LabelColumn = Annotated[str | None, typer.Option(help="column with the label; several with commas")]
+Separator = Annotated[str, typer.Option("--label-separator", help="between the labels of a multi-label cell")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="leave out rows that cannot be read")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="of the held-out tenth, where the data has no validation split")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON, and nothing else")]
+ReportFolder = Annotated[Path | None, typer.Option("--report", help="folder for a report with plots")]
 
 
 def evaluate_text(bundle: Bundle, split: Split, labels: Sequence[str], base_model: str) -> dict[str, float]:
-    """Accuracy, macro-F1 and macro-recall of the bundle on ``split``, computed as the server computes.
+    """The figures of the bundle on ``split``, whose targets are places in ``labels``, computed as the server computes.
 
     Raises :class:`DataError` when the data has labels that the adapter does not know.
     """
-    unknown = sorted(set(labels) - set(bundle.manifest.labels))
-    if unknown:
-        raise DataError(f"label {unknown[0]!r} of the data is not the adapter's; it has {', '.join(bundle.manifest.labels)}")
-    with tempfile.TemporaryDirectory() as folder:
-        registry = Registry.open(Path(folder))
-        registry.set_alias("scored", "live", Target.at(registry.publish("scored", bundle)[0].version))
-        predicted = predict(text_task(base_model, registry), "scored", split.texts)
-    index = {label: i for i, label in enumerate(bundle.manifest.labels)}
-    true = [index[labels[i]] for i in split.labels]
-    return classification_metrics(true, [index[label] for label in predicted], len(index))
+    data = TextData(tuple(labels), {}, bundle.manifest.problem_type)
+    with published(bundle, bundle.manifest.name or "the bundle", Places(base_model=base_model)) as adapter:
+        return score(adapter, text_rows(data, split), console=progress).figures
 
 
 def predict(task: TextClassification, adapter: str, texts: Sequence[str]) -> list[str]:
     """The label that an adapter gives to each text, computed as the server computes."""
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     predicted = [""] * len(texts)
-    for start in track(range(0, len(order), BATCH), "scoring", console=console, transient=True):
+    for start in range(0, len(order), BATCH):
         rows = order[start : start + BATCH]
-        items = task.prepare(TextRequest([texts[i] for i in rows], [adapter]))
-        for row, output in zip(rows, task.forward(task.collate(items)), strict=True):
-            if not isinstance(output, Classification):
-                raise output
-            predicted[row] = output.label
+        for row, answer in zip(rows, classify(task, adapter, [texts[i] for i in rows]), strict=True):
+            predicted[row] = answer.label
     return predicted
 
 
+def report_of(title: str, scored: Scored, facts: dict[str, Any]) -> Report:
+    """A report about scored rows."""
+    report = Report(title, figures={**facts, **as_json(scored)})
+    report.text(line(scored))
+    for name, png in images(scored).items():
+        report.plot(png, CAPTIONS[name])
+    for table in tables(scored):
+        report.table(table.columns, table.rows, table.title)
+    return report
+
+
+def line(scored: Scored) -> str:
+    """The headline figure with its interval, in words."""
+    low, high = scored.intervals[scored.headline]
+    found = scored.figures[scored.headline]
+    return f"{scored.headline} {found:.4f} on {len(scored):,} rows, 95 % interval {interval(low, high, 4)}"
+
+
 def main(
-    folder: Annotated[Path, typer.Argument(help="a bundle's folder")],
-    data: Annotated[str, typer.Argument(help="TweetEval folder, CSV, TSV, JSONL or Parquet file, folder of splits, or hub name")],
-    split: Annotated[str, typer.Option(help="train, validation or test")] = "validation",
-    base_model: Annotated[str, typer.Option(help="base model to score it on")] = "minilm",
-    text_column: Annotated[str | None, typer.Option(help="column with the text")] = None,
-    label_column: Annotated[str | None, typer.Option(help="column with the label")] = None,
+    adapter: Annotated[str, typer.Argument(help="a bundle's folder, NAME, NAME:VERSION or NAME@ALIAS")],
+    data: Data,
+    split: SplitName = "validation",
+    server: ServerUrl = None,
+    key: ApiKey = None,
+    adapters_dir: AdaptersDir = PLACES.adapters_dir,
+    base_model: BaseModel = PLACES.base_model,
+    image_encoder: ImageEncoderName = PLACES.image_encoder,
+    sentence_encoder: SentenceEncoderName = PLACES.sentence_encoder,
+    text_column: TextColumn = READ.text_column,
+    label_column: LabelColumn = READ.label_column,
+    label_separator: Separator = READ.label_separator,
+    skip_bad: SkipBad = READ.skip_bad,
+    seed: Seed = 0,
+    as_json_: AsJson = False,
+    report: ReportFolder = None,
 ) -> None:
-    """Print the figures of a bundle on one split of DATA."""
-    try:
-        bundle = read_bundle(folder)
-        if bundle.manifest.task != TEXT_CLASSIFICATION:
-            raise DataError(f"{folder} answers {bundle.manifest.task}; this script scores {TEXT_CLASSIFICATION}")
-        loaded = load_text_data(data, text_column, label_column)
-        if split not in loaded.splits:
-            raise DataError(f"{data}: no split {split!r}; it has {', '.join(loaded.splits)}")
-        metrics = evaluate_text(bundle, loaded.splits[split], loaded.labels, base_model)
-    except (DataError, QuickchangeError) as error:
-        console.print(f"[red]error:[/] {error}", soft_wrap=True)
-        raise typer.Exit(1) from None
-    table = Table("figure", f"{split} ({len(loaded.splits[split])})", title=f"{bundle.manifest.name or folder.name}")
-    for name, value in metrics.items():
-        table.add_row(name, f"{value:.4f}")
-    console.print(table)
+    """Score ADAPTER on DATA: figures with 95 % intervals, calibration, labels, slices and the hardest rows.
+
+    ADAPTER is a folder, or a selector in the local folder of adapters, or with --server one on that server.
+    """
+    options = ReadOptions(text_column, label_column, label_separator=label_separator, skip_bad=skip_bad)
+    places = Places(adapters_dir, server, key, base_model, image_encoder, sentence_encoder)
+    with one_line_errors(), opened(adapter, places) as found:
+        scored = score(found, load_rows(data, split, found.manifest, options, seed), console=progress)
+        facts = {"adapter": found.name, "digest": found.manifest.digest, "data": Path(data).name, "split": split}
+    if report is not None:
+        report_of(f"{facts['adapter']} on {facts['data']}, {split}", scored, facts).write(report)
+    if as_json_:
+        print_json({**facts, **as_json(scored)})
+        return
+    for table in tables(scored):
+        show(table)
+    console.print(f"[green]{escape(str(facts['adapter']))}[/] on {escape(str(facts['data']))}, {split}: {line(scored)}")
+    if report is not None:
+        console.print(f"report in {escape(str(report))}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from service.store.registry import Registry
 from service.tasks.standalone import CPU, text_task
 from training.data import DataError, load_text_data
 from training.evaluate import predict
-from training.train_all import ADAPTERS
+from training.train_all import ADAPTERS, SHIPPED
 
 LOST, EQUAL = 0.3, 99.0  # points of accuracy at most, per cent of labels at least
 console = Console(highlight=False)
@@ -91,7 +91,7 @@ def _measure(data: Path, dtype: str, adapters: Path, base_model: str, names: Seq
     rows = []
     for name in names:
         shipped = ADAPTERS[name]
-        loaded = load_text_data(str(data / "tweeteval" / shipped.folder), seed=shipped.recipe.seed)
+        loaded = load_text_data(str(data / "tweeteval" / shipped.folder), SHIPPED, shipped.recipe.seed)
         split = loaded.splits["validation"]
         console.print(f"{name}: {len(split)} texts …")
         true = [loaded.labels[label] for label in split.labels]

@@ -1,31 +1,46 @@
-"""A base model with a trainable LoRA adapter and head: building, batching, fitting, predicting."""
+"""The recipe of a text model, the model that it trains, and its texts as batches of token ids."""
 
 from __future__ import annotations
 
 import math
 import random
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from rich.progress import Progress
+from accelerate import PartialState
+from peft import LoraConfig, get_peft_model
 from torch import Tensor
-from torch.nn.functional import cross_entropy
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_cosine_schedule_with_warmup
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as hub_logging
 
 from service.models.sources import locate
-from training.data import Split
+from training.data import DataError, TextData
+from training.metrics import HEADLINE
 
 MEGABATCH = 50  # batches that are shuffled together and then sorted by length
+LORA, FULL = "lora", "full"
+LEARNING_RATES = {LORA: 1e-3, FULL: 5e-5}
+AUTO = "auto"
+SELECTS = {
+    "single_label_classification": ("accuracy", "macro_f1", "macro_recall"),
+    "multi_label_classification": ("accuracy", "macro_f1", "micro_f1"),
+    "regression": ("mae", "rmse", "pearson", "spearman"),
+}
+CLASS_WEIGHTS = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}  # by name: the power of a label's inverse frequency
+FEWEST_STEPS = 300  # of the optimizer; with fewer, a fresh head and adapter stay near chance
+FEWEST_EPOCHS, MOST_EPOCHS = 3, 100
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Every choice that decides the trained weights, apart from the data; it goes into the manifest whole."""
+    """Every choice that decides the trained weights, apart from the data; it goes into the manifest whole.
+
+    ``method`` is ``lora`` or ``full``; ``batch_size`` counts the rows of a step over all processes; ``patience`` is the
+    epochs without a better ``select`` figure after which training stops, 0 for never.
+    """
 
     base_model: str = "minilm"
     r: int = 8
@@ -40,38 +55,70 @@ class Recipe:
     label_smoothing: float = 0.0
     class_weights: str = "none"
     max_length: int = 128
-    precision: str = "auto"
-    select: str = "accuracy"
+    precision: str = AUTO
+    select: str = AUTO
     seed: int = 0
+    method: str = LORA
+    patience: int = 0
+    calibrate: bool = True
+
+    def checked(self, data: TextData) -> Recipe:
+        """The recipe with the figure that picks the best epoch; raises :class:`DataError` for a choice that there is not."""
+        chosen = replace(self, select=HEADLINE[data.problem_type]) if self.select == AUTO else self
+        for option, value, accepted in (
+            ("--method", self.method, (LORA, FULL)),
+            ("--select", chosen.select, SELECTS[data.problem_type]),
+            ("--precision", self.precision, (AUTO, "fp32", "bf16")),
+            ("--class-weights", self.class_weights, ("none",) if data.problem_type == "regression" else CLASS_WEIGHTS),
+        ):
+            if value not in accepted:
+                raise DataError(f"{option} {value}: accepted for this data are {', '.join(accepted)}")
+        return chosen
 
     def resolved(self) -> dict[str, Any]:
         """The recipe with ``auto`` replaced by what this machine uses."""
-        return {**asdict(self), "precision": "bf16" if uses_bf16(self.precision) else "fp32", "device": str(device())}
+        return {**asdict(self), "precision": "bf16" if uses_bf16(self.precision) else "fp32", "device": device().type}
+
+
+def enough_epochs(rows: int, batch_size: int) -> int:
+    """How many epochs over so many training rows make enough steps, within bounds."""
+    return min(max(FEWEST_EPOCHS, math.ceil(FEWEST_STEPS / math.ceil(rows / batch_size))), MOST_EPOCHS)
 
 
 def device() -> torch.device:
-    """The accelerator, where there is one, or the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The device that accelerate gives this process."""
+    found: torch.device = PartialState().device
+    return found
 
 
 def uses_bf16(precision: str) -> bool:
     """Whether to train under bf16 autocast: always for ``bf16``, for ``auto`` where the hardware multiplies it."""
-    if precision != "auto":
+    if precision != AUTO:
         return precision == "bf16"
-    if torch.cuda.is_available():
+    if device().type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def build(recipe: Recipe, labels: Sequence[str]) -> tuple[PeftModel, Any]:
-    """The base model with a fresh LoRA adapter and head, and its tokenizer."""
+def build(recipe: Recipe, labels: Sequence[str], problem_type: str) -> tuple[Any, Any]:
+    """The base model with a fresh head, and by ``lora`` a fresh adapter, and its tokenizer."""
     source = locate(recipe.base_model, "--base-model")
     hub_logging.set_verbosity_error()  # else it reports the new head as missing from the checkpoint
     hub_logging.disable_progress_bar()
     names = dict(enumerate(labels))
     model = AutoModelForSequenceClassification.from_pretrained(
-        source, num_labels=len(labels), id2label=names, label2id={name: i for i, name in names.items()}
+        source,
+        num_labels=len(labels),
+        id2label=names,
+        label2id={name: i for i, name in names.items()},
+        problem_type=problem_type,
     )
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    return (with_lora(model, recipe) if recipe.method == LORA else model).to(device()), tokenizer
+
+
+def with_lora(model: Any, recipe: Recipe) -> Any:
+    """The model, frozen but for its head, with a fresh LoRA adapter."""
     targets: Any = recipe.target_modules if recipe.target_modules == "all-linear" else recipe.target_modules.split(",")
     config = LoraConfig(
         task_type="SEQ_CLS",
@@ -82,8 +129,7 @@ def build(recipe: Recipe, labels: Sequence[str]) -> tuple[PeftModel, Any]:
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")  # peft asks transformers by an old name
-        tuned = get_peft_model(model, config)
-    return tuned.to(device()), AutoTokenizer.from_pretrained(source)
+        return get_peft_model(model, config)
 
 
 def tokenise(tokenizer: Any, texts: Sequence[str], max_length: int) -> list[list[int]]:
@@ -107,7 +153,7 @@ def batches(rows: Sequence[Sequence[int]], size: int, shuffle: random.Random | N
     yield from chunks
 
 
-def logits_of(model: PeftModel, rows: Sequence[Sequence[int]], pad_id: int, bf16: bool) -> Tensor:
+def logits_of(model: Any, rows: Sequence[Sequence[int]], pad_id: int, bf16: bool) -> Tensor:
     """Float32 logits, (rows, labels), of one padded batch."""
     width = max(map(len, rows))
     ids = torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows], device=device())
@@ -115,60 +161,3 @@ def logits_of(model: PeftModel, rows: Sequence[Sequence[int]], pad_id: int, bf16
     with torch.autocast(device().type, torch.bfloat16, enabled=bf16):
         logits: Tensor = model(input_ids=ids, attention_mask=mask).logits
     return logits.float()
-
-
-def predict(model: PeftModel, rows: Sequence[Sequence[int]], pad_id: int, batch_size: int = 64) -> list[int]:
-    """The most likely label's index for each row of token ids, computed in float32."""
-    model.eval()
-    predicted = [0] * len(rows)
-    with torch.inference_mode():
-        for chunk in batches(rows, batch_size):
-            best = logits_of(model, [rows[i] for i in chunk], pad_id, bf16=False).argmax(-1).tolist()
-            for i, label in zip(chunk, best, strict=True):
-                predicted[i] = label
-    return predicted
-
-
-def fit(
-    model: PeftModel,
-    rows: Sequence[Sequence[int]],
-    split: Split,
-    recipe: Recipe,
-    pad_id: int,
-    after_epoch: Callable[[int, float], None],
-    progress: Progress,
-) -> None:
-    """Train the adapter and head in place; ``after_epoch`` gets each epoch's number, from 1, and its mean loss."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    per_epoch = math.ceil(len(rows) / recipe.batch_size)
-    steps = per_epoch * recipe.epochs
-    schedule = get_cosine_schedule_with_warmup(optimizer, int(recipe.warmup * steps), steps)
-    weights, bf16 = class_weights(split, model.config.num_labels, recipe), uses_bf16(recipe.precision)
-    shuffle = random.Random(recipe.seed)  # noqa: S311  # an order of rows is no secret
-    bar = progress.add_task("training", total=steps)
-    for epoch in range(1, recipe.epochs + 1):
-        model.train()
-        total = 0.0
-        for chunk in batches(rows, recipe.batch_size, shuffle):
-            logits = logits_of(model, [rows[i] for i in chunk], pad_id, bf16)
-            target = torch.tensor([split.labels[i] for i in chunk], device=logits.device)
-            loss = cross_entropy(logits, target, weight=weights, label_smoothing=recipe.label_smoothing)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-            total += loss.item()
-            progress.update(bar, advance=1, description=f"epoch {epoch}/{recipe.epochs}, loss {loss.item():.3f}")
-        after_epoch(epoch, total / per_epoch)
-
-
-def class_weights(split: Split, label_count: int, recipe: Recipe) -> Tensor | None:
-    """Loss weight of each label: its inverse frequency to the power 1 (``balanced``) or ½ (``sqrt``), mean 1."""
-    power = {"none": 0.0, "sqrt": 0.5, "balanced": 1.0}[recipe.class_weights]
-    if not power:
-        return None
-    counts = torch.bincount(torch.tensor(split.labels), minlength=label_count).clamp(min=1).float()
-    weights = counts.pow(-power)
-    return (weights / weights.mean()).to(device())

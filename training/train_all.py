@@ -17,7 +17,7 @@ from rich.console import Console
 from service.errors import QuickchangeError
 from service.store.bundle import Bundle
 from training.bundles import write_bundle
-from training.data import DataError, load_text_data
+from training.data import DataError, ReadOptions, load_text_data
 from training.text_model import Recipe
 from training.train_text_adapter import source_name, train
 from training.train_vqa_head import train as train_vqa
@@ -25,6 +25,7 @@ from training.vqa_data import load_vqa_data
 from training.vqa_model import Recipe as VqaRecipe
 
 STANCE = Recipe(epochs=15, select="macro_f1", lora_dropout=0.1)
+SHIPPED = ReadOptions(skip_bad=True)  # TweetEval's hate has eight empty texts
 TARGETS = ("abortion", "atheism", "climate", "feminist", "hillary")
 console = Console(highlight=False)
 
@@ -55,7 +56,7 @@ def train_one(name: str, data: Path, output: Path) -> Bundle:
         recipe = VqaRecipe()
         return train_vqa(load_vqa_data(data / "daquar", recipe.seed), recipe, VQA, "daquar", output / "embeddings")
     chosen = ADAPTERS[name]
-    loaded = load_text_data(str(data / "tweeteval" / chosen.folder), seed=chosen.recipe.seed)
+    loaded = load_text_data(str(data / "tweeteval" / chosen.folder), SHIPPED, chosen.recipe.seed)
     return train(loaded, chosen.recipe, name, source_name(data / "tweeteval" / chosen.folder))
 
 

@@ -7,106 +7,73 @@ DATA is a TweetEval folder, a CSV, TSV, JSONL or Parquet file, a folder with a f
 
 from __future__ import annotations
 
-import copy
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import torch
 import typer
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from rich.console import Console
-from rich.progress import Progress
-from torch import Tensor
+from accelerate import PartialState
+from rich.markup import escape
 
-from service.errors import QuickchangeError
 from service.models.sources import PACKAGED_HUB_ID, PACKAGED_MINILM
 from service.models.text_encoder import base_fingerprint
 from service.store.bundle import TEXT_CLASSIFICATION, BaseRef, Bundle, Manifest
-from training.bundles import halve, library_versions, weights_bytes, write_bundle
+from training.bundles import library_versions, weights_bytes, write_bundle
 from training.cards import TEXT_LIMITS, card
-from training.data import DataError, TextData, load_text_data
-from training.metrics import classification_metrics
-from training.text_model import Recipe, build, fit, predict, tokenise
+from training.data import DataError, ReadOptions, TextData, load_text_data
+from training.data_flags import Data, LabelColumn, Labels, LabelSeparator, ProblemType, SkipBad, TextColumn, read_options
+from training.data_types import AUTO
+from training.run_state import said_clearly
+from training.terminal import console, one_line_errors, progress
+from training.text_full import save_full
+from training.text_model import FEWEST_EPOCHS, FEWEST_STEPS, FULL, LEARNING_RATES, Recipe, enough_epochs
+from training.text_run import AS_USUAL, TENSORBOARD, TRACKERS, FittedText, RunOptions, fit_text
 
-FP16_TOLERANCE = 0.002  # accuracy that float16 storage may cost before the file stays in float32
 UNTESTED = " There was no test split: these are validation figures, and the epoch was chosen by them."
 DEFAULTS = Recipe()
-Metrics = dict[str, float]
-console = Console()
+STOPPED = 130  # the exit code of a command that a signal ended
 
 
-def train(data: TextData, recipe: Recipe, name: str, source: str) -> Bundle:
+def train(data: TextData, recipe: Recipe, name: str, source: str, options: RunOptions = AS_USUAL) -> Bundle:
     """Train on ``data``, keep the best epoch by validation, and return the finished bundle."""
-    started = time.monotonic()
-    torch.manual_seed(recipe.seed)
-    model, tokenizer = build(recipe, data.labels)
-    rows = {split: tokenise(tokenizer, part.texts, recipe.max_length) for split, part in data.splits.items()}
+    return bundle_of(fit_text(data, recipe, options), data, name, source)
 
-    def measure(split: str) -> Metrics:
-        predicted = predict(model, rows[split], tokenizer.pad_token_id)
-        return classification_metrics(data.splits[split].labels, predicted, len(data.labels))
 
-    best = BestEpoch(model, recipe.select, lambda: measure("validation"))
-    with Progress(console=console) as progress:
-        fit(model, rows["train"], data.splits["train"], recipe, tokenizer.pad_token_id, best.after_epoch, progress)
-    tensors = round_and_restore(model, best, lambda: measure("validation"))
-    base_name = PACKAGED_HUB_ID if recipe.base_model in PACKAGED_MINILM else recipe.base_model
+def bundle_of(fitted: FittedText, data: TextData, name: str, source: str) -> Bundle:
+    """The bundle of what ``lora`` has trained."""
+    base_model = fitted.recipe.base_model
+    base_name = PACKAGED_HUB_ID if base_model in PACKAGED_MINILM else base_model
+    facts: dict[str, Any] = {"problem_type": data.problem_type}
+    if fitted.thresholds is not None:
+        facts["thresholds"] = fitted.thresholds
     manifest = Manifest(
         name=name,
         task=TEXT_CLASSIFICATION,
         labels=data.labels,
-        base={"base_model": BaseRef(name=base_name, fingerprint=base_fingerprint(recipe.base_model))},
-        max_length=recipe.max_length,
-        metrics={split: measure(split) for split in data.splits if split != "train"},
+        base={"base_model": BaseRef(name=base_name, fingerprint=base_fingerprint(base_model))},
+        max_length=fitted.recipe.max_length,
+        metrics=fitted.metrics,
         recipe={
-            **recipe.resolved(),
+            **fitted.recipe.resolved(),
             "data": described(data, source),
-            "curve": best.curve,
+            "curve": fitted.curve,
+            "calibration": fitted.calibration,
             "libraries": library_versions(),
-            "duration_seconds": round(time.monotonic() - started, 1),
+            "duration_seconds": round(fitted.seconds_per_epoch * len(fitted.curve), 1),
         },
+        **facts,
     )
-    config = {**adapter_config(model), "base_model_name_or_path": base_name}
-    return Bundle.assemble(config, weights_bytes(tensors), manifest, describe(manifest))
-
-
-@dataclass
-class BestEpoch:
-    """The tensors of the epoch with the best ``select`` figure so far, and every epoch's figures."""
-
-    model: PeftModel
-    select: str
-    measure: Callable[[], Metrics]
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    metrics: Metrics = field(default_factory=dict)
-    curve: list[Metrics] = field(default_factory=list)
-
-    def after_epoch(self, epoch: int, loss: float) -> None:
-        """Measure, print, and keep the tensors when they are the best yet."""
-        metrics = self.measure()
-        console.print(f"epoch {epoch}: loss {loss:.4f}, " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
-        if not self.metrics or metrics[self.select] > self.metrics[self.select]:
-            self.tensors, self.metrics = copy.deepcopy(get_peft_model_state_dict(self.model)), metrics
-        self.curve.append({"epoch": epoch, "loss": round(loss, 4), **metrics})
-
-
-def round_and_restore(model: PeftModel, best: BestEpoch, measure: Callable[[], Metrics]) -> dict[str, Tensor]:
-    """The best epoch's tensors as the file will hold them, in float16 if accuracy allows; the model gets them too."""
-    halved = halve(best.tensors)
-    restore(model, halved)
-    if measure()["accuracy"] >= best.metrics["accuracy"] - FP16_TOLERANCE:
-        return halved
-    restore(model, best.tensors)
-    return best.tensors
+    config = {**adapter_config(fitted.model), "base_model_name_or_path": base_name}
+    return Bundle.assemble(config, weights_bytes(fitted.tensors), manifest, describe(manifest))
 
 
 def described(data: TextData, source: str) -> dict[str, object]:
     """What a manifest records of the data: its name, digest and sizes."""
     sizes = {split: len(part) for split, part in data.splits.items()}
-    return {"name": source, "digest": data.digest, "dropped_empty": data.dropped, **sizes}
+    return {"name": source, "digest": data.digest, "skipped_rows": len(data.bad), **sizes}
 
 
 def describe(manifest: Manifest) -> str:
@@ -129,60 +96,144 @@ def source_name(data: Path) -> str:
     return "/".join(data.parts[-2:])
 
 
-def restore(model: PeftModel, tensors: dict[str, Tensor]) -> None:
-    """Put saved adapter and head tensors back into the model."""
-    set_peft_model_state_dict(model, {name: tensor.float() for name, tensor in tensors.items()})
-
-
-def adapter_config(model: PeftModel) -> dict[str, object]:
+def adapter_config(model: Any) -> dict[str, object]:
     """PEFT's ``adapter_config.json`` as a dictionary, ready for inference."""
     raw = {**model.peft_config["default"].to_dict(), "inference_mode": True}
     return {key: sorted(value) if isinstance(value, set) else value for key, value in raw.items()}
 
 
 def main(
-    data: Annotated[str, typer.Argument(help="TweetEval folder, CSV, TSV, JSONL or Parquet file, folder of splits, or hub name")],
+    data: Data,
     name: Annotated[str, typer.Option(help="adapter name, as clients will select it")],
-    output: Annotated[Path, typer.Option(help="folder to write the bundle to")],
+    output: Annotated[Path | None, typer.Option(help="folder to write the bundle to")] = None,
     base_model: Annotated[str, typer.Option(help="minilm, a folder, or a hub id")] = DEFAULTS.base_model,
-    text_column: Annotated[str | None, typer.Option(help="column with the text")] = None,
-    label_column: Annotated[str | None, typer.Option(help="column with the label")] = None,
-    r: Annotated[int, typer.Option("--r", help="LoRA rank")] = DEFAULTS.r,
+    method: Annotated[str, typer.Option(help="lora, or full for the whole model")] = DEFAULTS.method,
+    save_full: Annotated[Path | None, typer.Option(help="with --method full: folder for the model")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    problem_type: ProblemType = AUTO,
+    label_separator: LabelSeparator = "|",
+    labels: Labels = None,
+    skip_bad: SkipBad = False,
+    r: Annotated[int, typer.Option("--r", min=1, help="LoRA rank")] = DEFAULTS.r,
     lora_alpha: Annotated[int, typer.Option(help="LoRA scaling is lora_alpha / r")] = DEFAULTS.lora_alpha,
     lora_dropout: Annotated[float, typer.Option(help="dropout before each LoRA product")] = DEFAULTS.lora_dropout,
     target_modules: Annotated[str, typer.Option(help="all-linear, or module names with commas")] = DEFAULTS.target_modules,
-    epochs: Annotated[int, typer.Option(min=1)] = DEFAULTS.epochs,
-    batch_size: Annotated[int, typer.Option(min=1)] = DEFAULTS.batch_size,
-    learning_rate: Annotated[float, typer.Option(min=0)] = DEFAULTS.learning_rate,
+    epochs: Annotated[int | None, typer.Option(min=1, help="by default 3, and more for few rows")] = None,
+    patience: Annotated[int, typer.Option(min=0, help="stop after so many epochs without a better one; 0: never")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="rows of a step, over all processes")] = DEFAULTS.batch_size,
+    learning_rate: Annotated[float | None, typer.Option(min=0, help="by default 1e-3, and 5e-5 for --method full")] = None,
     weight_decay: Annotated[float, typer.Option(min=0)] = DEFAULTS.weight_decay,
     warmup: Annotated[float, typer.Option(min=0, max=1, help="share of the steps")] = DEFAULTS.warmup,
     label_smoothing: Annotated[float, typer.Option(min=0, max=1)] = DEFAULTS.label_smoothing,
     class_weights: Annotated[str, typer.Option(help="none, sqrt or balanced")] = DEFAULTS.class_weights,
     max_length: Annotated[int, typer.Option(min=2, help="tokens; longer texts are cut")] = DEFAULTS.max_length,
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16")] = DEFAULTS.precision,
-    select: Annotated[str, typer.Option(help="accuracy, macro_f1 or macro_recall picks the best epoch")] = DEFAULTS.select,
+    select: Annotated[str, typer.Option(help="figure that picks the best epoch, such as macro_f1")] = DEFAULTS.select,
+    calibrate: Annotated[bool, typer.Option(help="fit a temperature on validation")] = DEFAULTS.calibrate,
     seed: Annotated[int, typer.Option(min=0)] = DEFAULTS.seed,
+    run_dir: Annotated[Path | None, typer.Option(help="for checkpoint and TensorBoard; by default beside OUTPUT")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh/--resume", help="start an unfinished run over, or go on with it")] = False,
+    checkpoint_every: Annotated[int, typer.Option(min=0, help="steps; 0: every epoch")] = 0,
+    report_to: Annotated[str, typer.Option(help=f"{', '.join(TRACKERS)}; several with commas")] = TENSORBOARD,
 ) -> None:
-    """Train a LoRA adapter with its own head, keep its best epoch, and write it to OUTPUT as a bundle."""
-    recipe = Recipe(
-        base_model, r, lora_alpha, lora_dropout, target_modules, epochs, batch_size, learning_rate, weight_decay, warmup,
-        label_smoothing, class_weights, max_length, precision, select, seed,
-    )  # fmt: skip
+    """Train a LoRA adapter with its own head, keep its best epoch, and write it to OUTPUT as a bundle.
+
+    A run that was stopped or killed goes on where its last checkpoint is when the same command is given again.
+    """
+    with one_line_errors(), one_voice(), goes_on_later():
+        target = target_of(method, output, save_full)
+        options = read_options(text_column, label_column, problem_type, label_separator, labels, skip_bad)
+        loaded, source = read(data, options, seed)
+        rows = len(loaded.splits["train"])
+        recipe = Recipe(
+            base_model=base_model, r=r, lora_alpha=lora_alpha, lora_dropout=lora_dropout, target_modules=target_modules,
+            epochs=epochs or enough_epochs(rows, batch_size), batch_size=batch_size,
+            learning_rate=LEARNING_RATES.get(method, 0.0) if learning_rate is None else learning_rate,
+            weight_decay=weight_decay, warmup=warmup, label_smoothing=label_smoothing, class_weights=class_weights,
+            max_length=max_length, precision=precision, select=select, seed=seed, method=method, patience=patience,
+            calibrate=calibrate,
+        )  # fmt: skip
+        warn_of_few_steps(recipe, rows)
+        folder = run_dir or target.parent / ".state" / target.name
+        trackers = tuple(tracker.strip() for tracker in report_to.split(","))
+        fitted = fit_text(loaded, recipe, RunOptions(folder, trackers, checkpoint_every, fresh=fresh))
+        if PartialState().is_main_process:
+            with said_clearly("a smaller model"):
+                written = write(fitted, loaded, name, source, target)
+            console.print(f"[green]{target}[/]: {written}")
+            for split, metrics in fitted.metrics.items():
+                console.print(f"  {split}: " + ", ".join(f"{key} {value:.4f}" for key, value in metrics.items()))
+
+
+def target_of(method: str, output: Path | None, save_full: Path | None) -> Path:
+    """The folder to write to; raises :class:`DataError` when it is not the one that the method needs."""
+    if method == FULL and save_full:
+        return save_full
+    if method == FULL:
+        raise DataError("--method full trains a whole model, no adapter: name a folder for it by --save-full")
+    if save_full or not output:
+        raise DataError("--method lora trains an adapter: name a folder for it by --output, without --save-full")
+    return output
+
+
+def read(data: str, options: ReadOptions, seed: int) -> tuple[TextData, str]:
+    """The data with a line about it, and what cards call it."""
+    loaded, source = load_text_data(data, options, seed), source_name(Path(data))
+    sizes = ", ".join(f"{len(part)} {split}" for split, part in loaded.splits.items())
+    console.print(f"{escape(source)}: {sizes}; {loaded.problem_type}: {escape(', '.join(loaded.labels))}")
+    if loaded.bad:
+        console.print(f"[yellow]{len(loaded.bad)} rows that cannot be used were left out[/]")
+    return loaded, source
+
+
+def warn_of_few_steps(recipe: Recipe, rows: int) -> None:
+    """Say what the epochs come to, where the data are so few that it matters."""
+    steps = math.ceil(rows / recipe.batch_size) * recipe.epochs
+    if steps < FEWEST_STEPS:
+        console.print(
+            f"[yellow]only {steps} steps of the optimizer in {recipe.epochs} epochs: figures may stay near chance; "
+            f"{FEWEST_STEPS} or more are usual (--epochs, a smaller --batch-size, more rows)[/]"
+        )
+    elif recipe.epochs > FEWEST_EPOCHS:
+        console.print(f"{recipe.epochs} epochs, {steps} steps of the optimizer")
+
+
+def write(fitted: FittedText, data: TextData, name: str, source: str, target: Path) -> str:
+    """Write the adapter's bundle, or the whole model, and say in words what was written."""
+    if fitted.recipe.method == FULL:
+        save_full(fitted, target)
+        return f"{fitted.total_parameters:,} parameters; quickchange extract makes an adapter of it"
+    bundle = bundle_of(fitted, data, name, source)
+    write_bundle(bundle, target)
+    return f"{len(bundle.weights) / 1e6:.2f} MB, {bundle.manifest.digest}"
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """Only the first of several processes prints."""
+    state = PartialState()
+    console.quiet = progress.quiet = not state.is_main_process
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true" and "MASTER_PORT" in os.environ and state.num_processes == 1:
+        console.print(
+            "[yellow]one process: accelerate launch --cpu starts several only through MPI; "
+            "without it: ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N[/]"
+        )
     try:
-        loaded = load_text_data(data, text_column, label_column, seed)
-        source = source_name(Path(data))
-        sizes = ", ".join(f"{len(part)} {split}" for split, part in loaded.splits.items())
-        console.print(f"{source}: {sizes}; labels {', '.join(loaded.labels)}")
-        if loaded.dropped:
-            console.print(f"[yellow]{loaded.dropped} rows with an empty text were left out[/]")
-        bundle = train(loaded, recipe, name, source)
-    except (DataError, QuickchangeError) as error:
-        console.print(f"[red]error:[/] {error}")
-        raise typer.Exit(1) from None
-    write_bundle(bundle, output)
-    console.print(f"[green]{output}[/]: {len(bundle.weights) / 1e6:.2f} MB, {bundle.manifest.digest}")
-    for split, metrics in bundle.manifest.metrics.items():
-        console.print(f"  {split}: " + ", ".join(f"{key} {value:.4f}" for key, value in metrics.items()))
+        yield
+    finally:
+        state.destroy_process_group()
+
+
+@contextmanager
+def goes_on_later() -> Iterator[None]:
+    """End with one line and exit code 130 when somebody stops the run."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        line = str(stopped) or "stopped; the same command starts over, or goes on from a checkpoint if there is one"
+        progress.print(f"[yellow]{line}[/]", soft_wrap=True)
+        raise typer.Exit(STOPPED) from None
 
 
 if __name__ == "__main__":

@@ -10,11 +10,13 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 
-from service.client import calls, flows
+from service.client import calls, flows, training
 from service.client.call import Call
 from service.client.retries import Outcome
+from service.client.training import Following, JobEvent
 from service.client.transport import LOCAL, dress, options, request, retries, settle
 from service.routes.schemas import AdapterView
+from service.routes.training_views import JobView
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -45,6 +47,8 @@ class AsyncClient:
     alias, set_alias = _method(calls.alias), _method(calls.set_alias)
     rollback, remove_alias = _method(calls.rollback), _method(calls.remove_alias)
     audit, ready = _method(calls.audit), _method(calls.ready)
+    submit_job, job = _method(training.submit_job, reads_files=True), _method(training.job)
+    cancel_job = _method(training.cancel_job)
 
     async def adapters(self) -> AsyncIterator[AdapterView]:
         """Every adapter that the server knows, by name; pages are asked for as they are needed."""
@@ -55,6 +59,37 @@ class AsyncClient:
             page = await self.send(calls.page(page.next))
             for adapter in page.adapters:
                 yield adapter
+
+    async def jobs(self) -> AsyncIterator[JobView]:
+        """Every training job, the newest first; pages are asked for as they are needed."""
+        page = await self.send(training.job_page())
+        for job in page.jobs:
+            yield job
+        while page.next is not None:
+            page = await self.send(training.job_page(page.next))
+            for job in page.jobs:
+                yield job
+
+    async def follow_job(self, job: str) -> AsyncIterator[JobEvent]:
+        """The events of a training job as they come, up to its end; a lost connection is made anew."""
+        following = Following(job, self._patience)
+        while not following.ended:
+            outcome: Outcome = httpx.ReadError("the events ended before the job did")
+            try:
+                async with self._http.stream(**request(following.call())) as response:
+                    if response.is_success:
+                        async for line in response.aiter_lines():
+                            if (event := following.read(line)) is not None:
+                                yield event
+                    else:
+                        await response.aread()
+                        outcome = response
+            except httpx.RequestError as error:
+                outcome = error
+            if not following.ended:
+                if (pause := following.pause(outcome)) is None:
+                    settle(outcome, self._url)
+                await asyncio.sleep(pause or 0)
 
     async def pull(self, selector: str, folder: Path | None = None) -> Path:
         """:func:`service.client.flows.pull`, whose reading and writing is done on a thread."""

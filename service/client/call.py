@@ -32,7 +32,7 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict)
     json: Any = None
     form: Mapping[str, str | Sequence[str]] | None = None
-    files: Mapping[str, tuple[str, bytes]] | None = None
+    files: Sequence[tuple[str, tuple[str, bytes]]] | None = None
     repeatable: bool = True
     patient: bool = True
 

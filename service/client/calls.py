@@ -193,8 +193,8 @@ def _matching(generation: int | None) -> dict[str, str]:
     return {} if generation is None else {"if-match": f'"{generation}"'}
 
 
-def _image(image: Path | bytes) -> dict[str, tuple[str, bytes]]:
-    return {"image": ("image", image if isinstance(image, bytes) else read_file(image))}
+def _image(image: Path | bytes) -> list[tuple[str, tuple[str, bytes]]]:
+    return [("image", ("image", image if isinstance(image, bytes) else read_file(image)))]
 
 
 def _text_results(response: httpx.Response) -> list[TextResult]:

@@ -10,11 +10,13 @@ from typing import Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 
-from service.client import calls, flows
+from service.client import calls, flows, training
 from service.client.call import Call
 from service.client.retries import Outcome
+from service.client.training import Following, JobEvent
 from service.client.transport import LOCAL, dress, options, request, retries, settle
 from service.routes.schemas import AdapterView
+from service.routes.training_views import JobView
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -49,6 +51,7 @@ class Client:
     alias, set_alias = _method(calls.alias), _method(calls.set_alias)
     rollback, remove_alias = _method(calls.rollback), _method(calls.remove_alias)
     audit, ready = _method(calls.audit), _method(calls.ready)
+    submit_job, job, cancel_job = _method(training.submit_job), _method(training.job), _method(training.cancel_job)
 
     def adapters(self) -> Iterator[AdapterView]:
         """Every adapter that the server knows, by name; pages are asked for as they are needed."""
@@ -57,6 +60,33 @@ class Client:
         while page.next is not None:
             page = self.send(calls.page(page.next))
             yield from page.adapters
+
+    def jobs(self) -> Iterator[JobView]:
+        """Every training job, the newest first; pages are asked for as they are needed."""
+        page = self.send(training.job_page())
+        yield from page.jobs
+        while page.next is not None:
+            page = self.send(training.job_page(page.next))
+            yield from page.jobs
+
+    def follow_job(self, job: str) -> Iterator[JobEvent]:
+        """The events of a training job as they come, up to its end; a lost connection is made anew."""
+        following = Following(job, self._patience)
+        while not following.ended:
+            outcome: Outcome = httpx.ReadError("the events ended before the job did")
+            try:
+                with self._http.stream(**request(following.call())) as response:
+                    if response.is_success:
+                        yield from (event for line in response.iter_lines() if (event := following.read(line)) is not None)
+                    else:
+                        response.read()
+                        outcome = response
+            except httpx.RequestError as error:
+                outcome = error
+            if not following.ended:
+                if (pause := following.pause(outcome)) is None:
+                    settle(outcome, self._url)
+                time.sleep(pause or 0)
 
     def pull(self, selector: str, folder: Path | None = None) -> Path:
         """:func:`service.client.flows.pull`."""

@@ -14,7 +14,7 @@ from service.client.call import Call
 from service.client.failures import ServerError
 from service.client.folders import check_absent, write_folder
 from service.errors import AdapterNotFound
-from service.store.layout import CARD, CONFIG, MANIFEST, WEIGHTS
+from service.store.layout import CARD, CONFIG, IMAGES, MANIFEST, WEIGHTS
 from service.store.selector import VERSION, Ref, check_name, split_selector
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ def pull(selector: str, folder: Path | None = None) -> Flow[Path]:
     """
     if folder is not None:
         check_absent(folder)
-    ref: Ref = yield from _resolve(selector)
+    ref: Ref = yield from resolve(selector)
     folder = folder or Path(f"{ref.name}-{ref.version}")
     check_absent(folder)
     manifest: bytes = yield calls.file(ref.name, ref.version, MANIFEST)
@@ -57,7 +57,7 @@ def pull(selector: str, folder: Path | None = None) -> Flow[Path]:
     return folder
 
 
-def _resolve(selector: str) -> Flow[Ref]:
+def resolve(selector: str) -> Flow[Ref]:
     """The version that a selector means; raises :class:`AdapterNotFound` when there is no such alias or number."""
     name, alias, version = split_selector(selector)
     check_name(name)
@@ -77,6 +77,6 @@ def _sums(manifest: bytes, ref: Ref) -> dict[str, str]:
         sums = dict(json.loads(manifest)["files"])
     except (ValueError, KeyError, TypeError, RecursionError):
         sums = {}
-    if not {CONFIG, WEIGHTS} <= set(sums) <= {CONFIG, WEIGHTS, CARD}:
+    if not {CONFIG, WEIGHTS} <= set(sums) <= {CONFIG, WEIGHTS, CARD, *IMAGES}:
         raise ServerError(f"the {MANIFEST} of {ref} does not describe a version's files; nothing was written")
     return sums

@@ -9,9 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from service.errors import InvalidInput
-from service.store.layout import CARD, CONFIG, MANIFEST, WEIGHTS
+from service.store.layout import CARD, CONFIG, IMAGES, MANIFEST, WEIGHTS
 
-PARTS = {"adapter_config": CONFIG, "adapter_model": WEIGHTS, "manifest": MANIFEST, "card": CARD}
+PARTS = {
+    CONFIG: "adapter_config",
+    WEIGHTS: "adapter_model",
+    MANIFEST: "manifest",
+    CARD: "card",
+    **dict.fromkeys(IMAGES, "images"),
+}
 
 
 def read_file(file: Path) -> bytes:
@@ -22,7 +28,7 @@ def read_file(file: Path) -> bytes:
         raise InvalidInput(f"{file}: no readable file there") from None
 
 
-def read_folder(folder: Path) -> tuple[str, dict[str, tuple[str, bytes]]]:
+def read_folder(folder: Path) -> tuple[str, list[tuple[str, tuple[str, bytes]]]]:
     """The adapter's name by its manifest, else by its folder, and its files as the parts of an upload.
 
     Raises :class:`InvalidInput` when there is no adapter in the folder.
@@ -30,8 +36,9 @@ def read_folder(folder: Path) -> tuple[str, dict[str, tuple[str, bytes]]]:
     for required in (CONFIG, WEIGHTS):
         if not (folder / required).is_file():
             raise InvalidInput(f"{folder}: no {required} in that folder; a bundle or a PEFT adapter is expected")
-    files = {part: (file, read_file(folder / file)) for part, file in PARTS.items() if (folder / file).is_file()}
-    return _name_in(files["manifest"][1] if "manifest" in files else b"") or folder.resolve().name, files
+    files = {file: read_file(folder / file) for file in PARTS if (folder / file).is_file()}
+    name = _name_in(files.get(MANIFEST, b"")) or folder.resolve().name
+    return name, [(PARTS[file], (file, data)) for file, data in files.items()]
 
 
 def check_absent(folder: Path) -> None:

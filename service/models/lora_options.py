@@ -11,7 +11,7 @@ from service.wording import shown
 
 HONOURED = {
     "peft_type", "task_type", "bias", "init_lora_weights", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern",
-    "target_modules", "exclude_modules", "layers_to_transform", "modules_to_save", "id2label",
+    "target_modules", "exclude_modules", "layers_to_transform", "modules_to_save", "id2label", "problem_type",
 }  # fmt: skip
 # They say how an adapter was made, or where to look for a model; the tensors already have what came of it.
 HARMLESS = {

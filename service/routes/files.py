@@ -15,10 +15,10 @@ from service.errors import NotFound
 from service.routes.keys import READ
 from service.routes.problems import documented
 from service.routes.services import Services
-from service.store.layout import CARD, CONFIG, MANIFEST, WEIGHTS
+from service.store.layout import CARD, CONFIG, IMAGES, MANIFEST, WEIGHTS
 from service.store.weights import Data
 
-FILES = (CONFIG, WEIGHTS, CARD, MANIFEST)
+FILES = (CONFIG, WEIGHTS, CARD, *IMAGES, MANIFEST)
 PART = 2**20  # bytes sent at a time
 
 

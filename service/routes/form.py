@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Self
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header  # type: ignore[import-untyped]
 
@@ -16,7 +17,7 @@ CHARSETS = ("utf-8", "us-ascii", "ascii", "iso-8859-1", "latin-1")  # of the oth
 NOT_A_FORM = "the body is not a whole form; send multipart/form-data, with its boundary in the content type"
 
 
-def read_form(content_type: bytes, body: bytes) -> Mapping[str, Sequence[str | bytes]]:
+def read_form(content_type: bytes, body: bytes) -> Mapping[str, Sequence[str | File]]:
     """The parts of a form by name, in order: fields as text, files as bytes.
 
     Raises :class:`BadRequest` for a body that is not a form, or has more than :data:`MOST_PARTS` parts.
@@ -26,7 +27,7 @@ def read_form(content_type: bytes, body: bytes) -> Mapping[str, Sequence[str | b
     return form.close()
 
 
-async def read_form_from(content_type: bytes, chunks: AsyncIterator[bytes]) -> Mapping[str, Sequence[str | bytes]]:
+async def read_form_from(content_type: bytes, chunks: AsyncIterator[bytes]) -> Mapping[str, Sequence[str | File]]:
     """As :func:`read_form`, for a body too large to be in memory twice; it is read to its end even if it is no form."""
     try:
         form = _Form(content_type)
@@ -39,12 +40,23 @@ async def read_form_from(content_type: bytes, chunks: AsyncIterator[bytes]) -> M
         raise
 
 
+class File(bytes):
+    """The bytes of a part that came as a file, and the name that its client gave it, whatever that is."""
+
+    filename: str
+
+    def __new__(cls, data: bytes | bytearray, filename: str) -> Self:
+        file = super().__new__(cls, data)
+        file.filename = filename
+        return file
+
+
 class _Form:
     """What has come of a form."""
 
     def __init__(self, content_type: bytes) -> None:
         _, options = parse_options_header(content_type.decode("latin-1"))
-        self._parts: defaultdict[str, list[str | bytes]] = defaultdict(list)
+        self._parts: defaultdict[str, list[str | File]] = defaultdict(list)
         self._segment, self._data = MultipartSegment([]), bytearray()
         with _refusals():
             self._parser = PushMultipartParser(options.get("boundary", ""), max_segment_count=MOST_PARTS)
@@ -56,11 +68,11 @@ class _Form:
                 if isinstance(event, MultipartSegment):
                     self._segment, self._data = event, bytearray()
                 elif event is None:
-                    self._parts[self._segment.name or ""].append(_value(self._segment, bytes(self._data)))
+                    self._parts[self._segment.name or ""].append(_value(self._segment, self._data))
                 else:
                     self._data += event
 
-    def close(self) -> Mapping[str, Sequence[str | bytes]]:
+    def close(self) -> Mapping[str, Sequence[str | File]]:
         """The parts, when the body was a whole form."""
         with _refusals():
             self._parser.close()
@@ -75,9 +87,9 @@ def _refusals() -> Iterator[None]:
         raise BadRequest(NOT_A_FORM) from None
 
 
-def _value(segment: MultipartSegment, data: bytes) -> str | bytes:
+def _value(segment: MultipartSegment, data: bytearray) -> str | File:
     if segment.filename:
-        return data
+        return File(data, segment.filename)
     charset = (segment.charset or CHARSETS[0]).lower()
     try:
         if charset in CHARSETS:

@@ -28,6 +28,9 @@ class Readings(Collector):
         totals = [one.totals() for one in self._services.comparisons.values()]
         kinds = {kind: sum(total[kind] for total in totals) for kind in ("rows", "agreed", "failed")}
         yield _gauge("shadow_rows", "Rows that shadows were asked for, by what came of them", "outcome", kinds)
+        if self._services.training is not None:
+            states = self._services.training.jobs.counts()
+            yield _gauge("training_jobs", "Training jobs that are known", "state", {str(state): n for state, n in states.items()})
         known = len(self._services.lifecycle.registry)  # not the list, which would read every adapter's folder
         yield GaugeMetricFamily("quickchange_adapters", "Adapters that the server knows", known)
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from service.engine.pipeline import Answer, Pipeline, Timing
 from service.errors import TooLarge, Unavailable
+from service.jobs.supervisor import Supervisor
 from service.store.selector import Ref
 from service.store.watcher import Watcher
 from service.tasks.embedding_cache import EmbeddingCache
@@ -37,6 +38,13 @@ class Lifetime:
             raise Unavailable("the server is shutting down; ask another one, or again in a moment")
 
 
+@dataclass(slots=True)
+class Readers:
+    """How many follow training jobs."""
+
+    open: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """Everything a handler may call; made once by the application."""
@@ -51,6 +59,9 @@ class Services:
     lifetime: Lifetime
     max_client_batch_size: int
     threads: ThreadPoolExecutor
+    max_lora_rank: int
+    readers: Readers
+    training: Supervisor | None  # None where training over HTTP is turned off
 
     def check_batch(self, rows: int) -> None:
         """Raise :class:`TooLarge` for more rows than one request may hold."""

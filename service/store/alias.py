@@ -134,9 +134,9 @@ def check_requirements(target: Target, manifests: Mapping[int, Manifest | None],
         if least is None:
             if bound not in aliases:
                 continue  # nothing to be better than
-            least = _metric(manifests.get(aliases[bound].target.version), metric)
+            least = metric_of(manifests.get(aliases[bound].target.version), metric)
         for version in target.split:
-            value = _metric(manifests.get(version), metric)
+            value = metric_of(manifests.get(version), metric)
             if least is None or value is None:
                 missed.append(f"version {version}: {metric} {rule} cannot be told, as the metric is not known of both")
             elif value < least:
@@ -145,7 +145,7 @@ def check_requirements(target: Target, manifests: Mapping[int, Manifest | None],
         raise RequirementNotMet("; ".join(missed))
 
 
-def _metric(manifest: Manifest | None, name: str) -> float | None:
+def metric_of(manifest: Manifest | None, name: str) -> float | None:
     """A metric by its name, or by its split and its name: ``macro_f1``, ``test.macro_f1``."""
     metrics = manifest.metrics if manifest else {}
     split, dot, rest = name.partition(".")

@@ -11,25 +11,29 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import PydanticCustomError
 from torch import Tensor
 
 from service.errors import AdapterIncompatible
+from service.store.config import canonical_config, labels_in, parse_config, problem_type_in
 from service.store.documents import read_json
-from service.store.layout import CARD, CONFIG, MANIFEST, WEIGHTS
+from service.store.images import image_faults
+from service.store.layout import CARD, CONFIG, IMAGES, MANIFEST, WEIGHTS
+from service.store.problem_types import (
+    FEWEST_LABELS,
+    MOST_LABELS,
+    SINGLE_LABEL,
+    ProblemType,
+    check_labels,
+    check_problem_type,
+    check_thresholds,
+)
 from service.store.weights import Data, check_weights, parse_weights, read_block
-from service.wording import WORDED, describe
+from service.wording import describe
 
+NO_IMAGES: Final[Mapping[str, bytes]] = {}
 TEXT_CLASSIFICATION: Final = "text-classification"
 VISUAL_QUESTION_ANSWERING: Final = "visual-question-answering"
-MOST_LABELS = 100_000
 Task = Literal["text-classification", "visual-question-answering"]
-
-
-def _labels(labels: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(labels)) != len(labels):
-        raise PydanticCustomError(WORDED, "must be distinct")
-    return labels
 
 
 class BaseRef(BaseModel):
@@ -49,8 +53,13 @@ class Manifest(BaseModel):
     format_version: Literal[1] = 1
     name: str | None = None
     task: Task
-    labels: Annotated[tuple[str, ...], Field(min_length=2, max_length=MOST_LABELS), AfterValidator(_labels)]
-    problem_type: Literal["single_label_classification"] = "single_label_classification"
+    problem_type: Annotated[ProblemType, AfterValidator(check_problem_type)] = SINGLE_LABEL
+    labels: Annotated[tuple[str, ...], Field(min_length=1, max_length=MOST_LABELS), AfterValidator(check_labels)]
+    thresholds: Annotated[
+        tuple[Annotated[float, Field(gt=0, lt=1)], ...] | None,
+        AfterValidator(check_thresholds),
+        Field(exclude_if=lambda thresholds: thresholds is None),  # so that manifests without them stay what they were
+    ] = None
     base: dict[str, BaseRef] = Field(default_factory=dict)
     max_length: Annotated[int, Field(ge=2)] | None = None
     metrics: dict[str, dict[str, float]] = Field(default_factory=dict)
@@ -60,8 +69,8 @@ class Manifest(BaseModel):
 
     @property
     def digest(self) -> str:
-        """``sha256:…`` over everything that decides an answer; metrics, recipe and card are left out."""
-        decides = self.model_dump(mode="json", include={"task", "labels", "problem_type", "max_length"})
+        """``sha256:…`` over everything that decides an answer; metrics, recipe, card and images are left out."""
+        decides = self.model_dump(mode="json", include={"task", "labels", "problem_type", "thresholds", "max_length"})
         decides["files"] = {name: self.files[name] for name in (CONFIG, WEIGHTS)}
         return sha256(json.dumps(decides, sort_keys=True).encode())
 
@@ -75,30 +84,48 @@ class Bundle:
     manifest: Manifest
 
     @classmethod
-    def assemble(cls, config: Mapping[str, Any], weights: Data, manifest: Manifest | None = None, card: str = "") -> Bundle:
+    def assemble(
+        cls,
+        config: Mapping[str, Any],
+        weights: Data,
+        manifest: Manifest | None = None,
+        card: str = "",
+        images: Mapping[str, bytes] = NO_IMAGES,
+    ) -> Bundle:
         """A bundle from its contents; the manifest, made from the others where there is none, gets every file's sha256.
 
-        Raises :class:`AdapterIncompatible` when the labels cannot be told.
+        ``images`` are PNG files by name, of :data:`~service.store.layout.IMAGES`. Raises :class:`AdapterIncompatible`
+        when one is not, or when the labels cannot be told.
         """
+        if faults := list(image_faults(images)):
+            raise AdapterIncompatible(faults)
         canonical = canonical_config(config)
         files: dict[str, Data] = {CONFIG: (json.dumps(canonical, indent=2, sort_keys=True) + "\n").encode(), WEIGHTS: weights}
         if card:
             files[CARD] = card.encode()
+        files |= {name: images[name] for name in IMAGES if name in images}
         manifest = manifest or default_manifest(canonical, weights)
         sums = {name: sha256(data) for name, data in files.items()}
         return cls(canonical, files, manifest.model_copy(update={"files": sums}))
 
     @classmethod
-    def parse(cls, config: bytes, weights: Data, manifest: bytes | None = None, card: str = "") -> Bundle:
+    def parse(
+        cls,
+        config: bytes,
+        weights: Data,
+        manifest: bytes | None = None,
+        card: str = "",
+        images: Mapping[str, bytes] = NO_IMAGES,
+    ) -> Bundle:
         """A bundle from files that came from outside.
 
         Raises :class:`AdapterIncompatible` when one cannot be read, or is not the one that the manifest describes.
         """
         try:
             described = parse_manifest(manifest) if manifest is not None else None
-            bundle = cls.assemble(parse_config(config), weights, described, card)
+            bundle = cls.assemble(parse_config(config), weights, described, card, images)
         except AdapterIncompatible:
-            check_files(config, weights, manifest)
+            check_files(config, weights, manifest, images)
             raise
         for name, expected in (described.files if described else {}).items():
             if bundle.manifest.files.get(name, expected) != expected:
@@ -126,16 +153,7 @@ def sha256(data: Data) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with its lists of module names sorted: PEFT writes them in the order of a set."""
-    unordered = ("target_modules", "modules_to_save")
-    return {
-        key: sorted(value) if key in unordered and isinstance(value, list) and all(isinstance(v, str) for v in value) else value
-        for key, value in config.items()
-    }
-
-
-def check_files(config: bytes, weights: Data, manifest: bytes | None) -> None:
+def check_files(config: bytes, weights: Data, manifest: bytes | None, images: Mapping[str, bytes]) -> None:
     """Raise :class:`AdapterIncompatible` with the faults of all files that cannot be read, each for itself."""
     faults: list[str] = []
     for check in (
@@ -147,19 +165,9 @@ def check_files(config: bytes, weights: Data, manifest: bytes | None) -> None:
             check()
         except AdapterIncompatible as error:
             faults += error.faults
+    faults += image_faults(images)
     if faults:
         raise AdapterIncompatible(faults)
-
-
-def parse_config(data: bytes) -> dict[str, Any]:
-    """The JSON object in ``adapter_config.json``.
-
-    Raises :class:`AdapterIncompatible` when the bytes are anything else.
-    """
-    config = read_json(data, CONFIG)
-    if not isinstance(config, dict):
-        raise AdapterIncompatible([f"{CONFIG} is not a JSON object"])
-    return config
 
 
 def parse_manifest(data: bytes) -> Manifest:
@@ -186,33 +194,26 @@ def read_bundle(folder: Path) -> Bundle:
         read_block(folder / WEIGHTS),
         described.read_bytes() if described.is_file() else None,
         card.read_bytes().decode("utf-8", "replace") if card.is_file() else "",
+        {name: (folder / name).read_bytes() for name in IMAGES if (folder / name).is_file()},
     )
 
 
 def default_manifest(config: Mapping[str, Any], weights: Data) -> Manifest:
     """A manifest for an adapter that came without one: labels from its configuration, or ``LABEL_0…`` by its head.
 
-    Raises :class:`AdapterIncompatible` when neither labels nor their number can be told.
+    Raises :class:`AdapterIncompatible` when neither labels nor their number can be told, or the problem type is unknown.
     """
+    problem_type: ProblemType = SINGLE_LABEL
     if config.get("task_type") == "VQA":
         answers = config.get("answers")
         labels = tuple(answers) if isinstance(answers, list) and all(isinstance(a, str) for a in answers) else ()
         task: Task = VISUAL_QUESTION_ANSWERING
     else:
-        labels, task = _classifier_labels(config, weights), TEXT_CLASSIFICATION
+        labels, task, problem_type = labels_in(config, weights), TEXT_CLASSIFICATION, problem_type_in(config)
     try:
-        return Manifest(task=task, labels=labels)
+        return Manifest(task=task, problem_type=problem_type, labels=labels)
     except ValidationError:
+        fewest = FEWEST_LABELS[problem_type]
         raise AdapterIncompatible(
-            [f"{MANIFEST} is missing, and neither {CONFIG} nor a classifier tells 2 to {MOST_LABELS:,} distinct labels"]
+            [f"{MANIFEST} is missing, and neither {CONFIG} nor a classifier tells {fewest} to {MOST_LABELS:,} distinct labels"]
         ) from None
-
-
-def _classifier_labels(config: Mapping[str, Any], weights: Data) -> tuple[str, ...]:
-    names = config.get("id2label")
-    if isinstance(names, dict):
-        numbers = [str(number) for number in range(len(names))]
-        return tuple(names[number] for number in numbers) if set(names) == set(numbers) else ()
-    ends = ("classifier.weight", "classifier.out_proj.weight")
-    counts = [tensor.shape[0] for name, tensor in parse_weights(weights).items() if name.endswith(ends) and tensor.shape]
-    return tuple(f"LABEL_{i}" for i in range(counts[0])) if len(counts) == 1 and counts[0] <= MOST_LABELS else ()

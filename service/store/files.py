@@ -13,7 +13,7 @@ from typing import Any
 from service.errors import AdapterIncompatible, AdapterNotFound, StoreFull, Unavailable, VersionConflict
 from service.store.bundle import Bundle, Manifest, parse_manifest
 from service.store.disk import INCOMING
-from service.store.layout import CARD, CONFIG, MANIFEST, WEIGHTS
+from service.store.layout import CARD, CONFIG, IMAGES, MANIFEST, WEIGHTS
 from service.store.objects import Objects
 from service.store.selector import NAME, VERSION, Ref, check_name
 from service.store.weights import Data
@@ -130,19 +130,20 @@ class ObjectStore:
     def _bundle(self, ref: Ref, manifest: bytes) -> Bundle:
         described = parse_manifest(manifest).files
         files: dict[str, Data] = {}
-        for name in (CONFIG, WEIGHTS, CARD):
+        shown = [name for name in IMAGES if name in described]
+        for name in (CONFIG, WEIGHTS, CARD, *shown):
             with suppress(FileNotFoundError):
                 data = self.objects.get(_path(ref, name))
                 if data or name != CARD:  # an empty card is none
                     files[name] = data
-        needed = (CONFIG, WEIGHTS, CARD) if CARD in described else (CONFIG, WEIGHTS)
+        needed = (CONFIG, WEIGHTS, *(name for name in (CARD, *shown) if name in described))
         if missing := [name for name in needed if name not in files]:
             raise AdapterIncompatible([f"no {name} in the bundle" for name in missing])
         try:
             card = bytes(files.get(CARD, b"")).decode()
         except UnicodeDecodeError:
             raise AdapterIncompatible([f"{CARD} is not UTF-8"]) from None
-        return Bundle.parse(bytes(files[CONFIG]), files[WEIGHTS], manifest, card)
+        return Bundle.parse(bytes(files[CONFIG]), files[WEIGHTS], manifest, card, {name: bytes(files[name]) for name in shown})
 
     def _write(self, ref: Ref, bundle: Bundle) -> None:
         for name, data in bundle.contents.items():

@@ -15,7 +15,7 @@ import pytest
 from service.client import AsyncClient, Client, ServerError
 from service.errors import AdapterNotFound, InvalidInput
 from service.store.bundle import Bundle, read_bundle
-from service.store.layout import CARD, CONFIG, MANIFEST, WEIGHTS
+from service.store.layout import CARD, CONFIG, IMAGES, MANIFEST, WEIGHTS
 from tests.client.conftest import Ask
 from tests.support.contract import ContractServer, Reply
 from tests.support.images import image_file
@@ -60,9 +60,11 @@ def test_adapters_are_listed_and_shown(server: Server, ask: Ask) -> None:
 
 def test_a_version_goes_up_and_away(start: Start, ask: Ask, bundles: dict[str, Bundle], tmp_path: Path) -> None:
     live = start()
-    write_bundle(bundles["irony"], tmp_path / "sarcasm")
+    write_bundle(bundles["irony-2"], tmp_path / "sarcasm")
     pushed = ask(live.url, "push", tmp_path / "sarcasm", alias="live")
     assert (pushed.name, pushed.version, pushed.aliases) == ("sarcasm", 1, {"live": 1})
+    stored = {file.name: file.read_bytes() for file in (live.adapters / "sarcasm" / "1").iterdir()}
+    assert stored == {file.name: file.read_bytes() for file in (tmp_path / "sarcasm").iterdir()} and set(IMAGES) < set(stored)
     assert ask(live.url, "push", tmp_path / "sarcasm", "other").version == 1
     with pytest.raises(ServerError) as caught:
         ask(live.url, "delete", "sarcasm", 1)
@@ -141,11 +143,18 @@ def test_a_file_that_is_not_the_manifests_is_refused(contract: ContractServer, a
     contract.first = files({CONFIG: right, WEIGHTS: right}, config=b"{}", weights=b"other")
     with pytest.raises(ServerError, match=f"{WEIGHTS} of irony:1 is not the file that its {MANIFEST} describes"):
         ask(contract.url, "pull", "irony:1", tmp_path / "new")
-    cut = files({CONFIG: right, WEIGHTS: right, CARD: right})[0]
+    cut = files({CONFIG: right, WEIGHTS: right, CARD: right, **dict.fromkeys(IMAGES, right)})[0]
     contract.first = [Reply(200, cut.body[:-1], cut.headers)]
     with pytest.raises(ServerError, match="did not arrive whole"):
         ask(contract.url, "pull", "irony:1", tmp_path / "new")
-    wrong: list[object] = [{"../evil": right, CONFIG: right, WEIGHTS: right}, {CONFIG: right}, [], None, 3]
+    wrong: list[object] = [
+        {"../evil": right, CONFIG: right, WEIGHTS: right},
+        {"other.png": right, CONFIG: right, WEIGHTS: right},
+        {CONFIG: right},
+        [],
+        None,
+        3,
+    ]
     for sums in wrong:
         contract.first = files(sums)
         with pytest.raises(ServerError, match="does not describe a version's files"):

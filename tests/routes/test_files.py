@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from service.store.bundle import Bundle
-from service.store.layout import CARD, CONFIG, MANIFEST, WEIGHTS
+from service.store.layout import CARD, CONFIG, IMAGES, MANIFEST, WEIGHTS
 from tests.support.problems import assert_problem
 from tests.support.server import Server
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.conftest import Start
 
 
-@pytest.mark.parametrize("file", [CONFIG, WEIGHTS, CARD, MANIFEST])
+@pytest.mark.parametrize("file", [CONFIG, WEIGHTS, CARD, *IMAGES, MANIFEST])
 def test_a_file_comes_as_it_is_stored_with_its_digest(server: Server, file: str) -> None:
     response = server.client.get(f"/v1/adapters/irony/versions/2/files/{file}")
     assert response.status_code == 200 and response.headers["content-type"] == "application/octet-stream"
@@ -33,10 +33,10 @@ def test_no_other_file_is_given_out(server: Server, file: str) -> None:
     assert_problem(response, 404, "not_found")
 
 
-def test_a_version_without_a_card_has_no_such_file(server: Server) -> None:
-    assert_problem(
-        server.client.get("/v1/adapters/vqa/versions/1/files/README.md"), 404, "not_found", "vqa:1 has no file 'README.md'"
-    )
+@pytest.mark.parametrize("file", [CARD, *IMAGES])
+def test_a_version_without_card_and_images_has_no_such_file(server: Server, file: str) -> None:
+    response = server.client.get(f"/v1/adapters/vqa/versions/1/files/{file}")
+    assert_problem(response, 404, "not_found", f"vqa:1 has no file '{file}'; a version may have")
 
 
 def test_what_is_not_there_is_not_found(server: Server) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import BadRequest
-from service.routes.form import MOST_PARTS, read_form, read_form_from
+from service.routes.form import MOST_PARTS, File, read_form, read_form_from
 
 KIND = b"multipart/form-data; boundary=b"
 
@@ -36,6 +36,7 @@ def test_what_a_client_sends_is_what_is_read(fields: list[str], files: list[byte
     )
     read = read_form(sent.headers["content-type"].encode(), sent.read())
     assert list(read.get("q", ())) == fields and list(read.get("image", ())) == files
+    assert all(isinstance(file, File) and file.filename == "a.jpg" for file in read.get("image", ()))
 
 
 def test_a_quoted_boundary_and_a_preamble_are_understood() -> None:

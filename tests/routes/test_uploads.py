@@ -12,7 +12,9 @@ import torch
 from safetensors.torch import save
 
 from service.store.bundle import Bundle
+from service.store.images import MOST_BYTES
 from tests.support.bundles import text_bundle
+from tests.support.images import image_file
 from tests.support.problems import assert_problem
 from tests.support.server import Server, bundle_parts
 
@@ -91,6 +93,37 @@ def test_a_broken_adapter_is_refused_with_every_fault_and_leaves_no_trace(
     assert server.tree() == before
     assert server.client.get("/v1/adapters").json() == listed
     assert_problem(server.client.get("/v1/adapters/broken"), 404, "adapter_not_found")
+
+
+@pytest.mark.parametrize("name", ["chart.png", "../confusion.png", "CURVES.PNG", "confusion.png\\0"])
+def test_an_image_of_another_name_is_refused(server: Server, bundles: dict[str, Bundle], name: str) -> None:
+    before = server.tree()
+    response = server.upload("broken", bundle_parts(bundles["irony"]), images=[(name, image_file())])
+    assert_problem(response, 400, "bad_request", "accepted: confusion.png, curves.png, reliability.png")
+    assert server.tree() == before
+
+
+def test_an_image_that_is_there_twice_or_is_no_file_is_named(server: Server, bundles: dict[str, Bundle]) -> None:
+    twice = [("curves.png", image_file())] * 2
+    response = server.upload("broken", bundle_parts(bundles["irony"]), images=twice)
+    assert_problem(response, 400, "bad_request", "images has curves.png more than once")
+    as_text = server.client.post("/v1/adapters/broken/versions", files=bundle_parts(bundles["irony"]), data={"images": "x"})
+    assert_problem(as_text, 400, "bad_request", "images must be a file")
+
+
+def test_all_that_is_wrong_with_images_is_listed(server: Server, bundles: dict[str, Bundle]) -> None:
+    before = server.tree()
+    large = image_file() + b"\0" * MOST_BYTES
+    images = [("curves.png", image_file(kind="JPEG")), ("confusion.png", large), ("reliability.png", image_file())]
+    response = server.upload("broken", bundle_parts(bundles["irony"], adapter_config=b"["), images=images)
+    assert assert_problem(response, 422, "adapter_incompatible")["faults"] == [
+        "adapter_config.json is not JSON, first at line 1, column 2",
+        "curves.png is not a PNG image; its first bytes are others",
+        f"confusion.png has {len(large):,} bytes; at most 524,288 are accepted",
+    ]
+    other = server.upload("broken", bundle_parts(bundles["irony-2"]), images=[("curves.png", image_file(9))])
+    assert_problem(other, 422, "adapter_incompatible", "curves.png is not the file that manifest.json describes")
+    assert server.tree() == before
 
 
 def test_files_that_the_manifest_does_not_describe_are_refused(server: Server, bundles: dict[str, Bundle]) -> None:

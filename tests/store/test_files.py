@@ -13,19 +13,20 @@ import pytest
 from service.errors import AdapterIncompatible, AdapterNotFound, InvalidInput, Unavailable, VersionConflict
 from service.store.bundle import TEXT_CLASSIFICATION, Bundle, Manifest
 from service.store.files import ObjectStore
-from service.store.layout import CARD, CONFIG, MANIFEST, WEIGHTS
+from service.store.layout import CARD, CONFIG, IMAGES, MANIFEST, WEIGHTS
 from service.store.objects import Objects
 from service.store.reconcile import Store
 from service.store.selector import Ref
 from service.store.weights import Data
+from tests.support.images import card_images
 
 ONE, TWO = Ref("mood", 1), Ref("mood", 2)
-FILES = (CONFIG, WEIGHTS, CARD, MANIFEST)
+FILES = (CONFIG, WEIGHTS, CARD, *IMAGES, MANIFEST)
 
 
 def bundle(weights: bytes = b"weights " * 40) -> Bundle:
     manifest = Manifest(task=TEXT_CLASSIFICATION, labels=("no", "yes"))
-    return Bundle.assemble({"r": 8, "target_modules": ["b", "a"]}, weights, manifest, "# card")
+    return Bundle.assemble({"r": 8, "target_modules": ["b", "a"]}, weights, manifest, "# card", card_images())
 
 
 def contents(found: Bundle) -> dict[str, bytes]:
@@ -154,7 +155,7 @@ def test_a_name_that_is_none_reaches_nothing(store: ObjectStore, name: str, tmp_
     assert sorted(tmp_path.rglob("*")) == before and store.names() == []
 
 
-@pytest.mark.parametrize("file", [CONFIG, WEIGHTS, CARD])
+@pytest.mark.parametrize("file", [CONFIG, WEIGHTS, CARD, *IMAGES])
 def test_a_missing_file_is_named(store: ObjectStore, file: str) -> None:
     store.publish(ONE, bundle())
     store.objects.remove([f"mood/1/{file}"])
@@ -180,6 +181,13 @@ def test_a_card_that_is_no_text_is_named(store: ObjectStore) -> None:
     store.objects.replace(f"mood/1/{CARD}", b"\xff")
     with pytest.raises(AdapterIncompatible, match=r"README\.md is not UTF-8"):
         store.read(ONE)
+
+
+def test_an_image_that_the_manifest_does_not_name_is_none_of_the_version(store: ObjectStore) -> None:
+    plain = Bundle.assemble({}, b"weights", Manifest(task=TEXT_CLASSIFICATION, labels=("no", "yes")), "# card")
+    store.publish(ONE, plain)
+    store.objects.create(f"mood/1/{IMAGES[0]}", b"no image at all")
+    assert contents(store.read(ONE)) == contents(plain)
 
 
 def test_a_deleted_version_leaves_nothing_and_its_siblings_alone(store: ObjectStore) -> None:

@@ -26,8 +26,10 @@ from service.errors import (
 from service.store.alias import Target
 from service.store.bundle import TEXT_CLASSIFICATION, VISUAL_QUESTION_ANSWERING, Bundle, Manifest, Task
 from service.store.entries import QUARANTINED, READY
+from service.store.layout import IMAGES
 from service.store.registry import Registry
 from service.store.selector import NAME, Ref, check_name
+from tests.support.images import card_images
 
 
 def bundle(weights: bytes = b"weights", task: Task = TEXT_CLASSIFICATION) -> Bundle:
@@ -229,7 +231,15 @@ def test_without_the_database_everything_is_found_again_from_the_files(
         "live": Target({1: 90, 2: 10}, shadow=4),
         "old": Target.at(1),
     }
+    assert again.read(Ref("mood", 4)).contents == registry.read(Ref("mood", 4)).contents
     assert publish(again, "mood", bundle(b"5")).version == 5
+
+
+def test_images_are_found_again_too(registry: Registry, rebuilt: Callable[[], Registry]) -> None:
+    illustrated = Bundle.assemble({}, b"1", Manifest(task=TEXT_CLASSIFICATION, labels=("no", "yes")), "# card", card_images())
+    ref = publish(registry, "mood", illustrated)
+    found = rebuilt().read(ref)
+    assert {name: found.files[name] for name in IMAGES} == card_images()
 
 
 def test_what_cannot_be_read_is_found_as_quarantined(registry: Registry, rebuilt: Callable[[], Registry], folder: Path) -> None:

@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertMod
 from service.models.image_encoder import ImageEncoder
 from service.models.sentence_encoder import SentenceEncoder
 from service.models.text_encoder import base_fingerprint
-from service.store.bundle import TEXT_CLASSIFICATION, VISUAL_QUESTION_ANSWERING, BaseRef, Bundle, Manifest
+from service.store.bundle import NO_IMAGES, TEXT_CLASSIFICATION, VISUAL_QUESTION_ANSWERING, BaseRef, Bundle, Manifest
 from training.bundles import weights_bytes, write_bundle
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
@@ -49,6 +49,7 @@ def text_bundle(
     name: str | None = None,
     max_length: int | None = 64,
     metrics: Mapping[str, Mapping[str, float]] | None = None,
+    images: Mapping[str, bytes] = NO_IMAGES,
     **options: Any,
 ) -> Bundle:
     """A PEFT adapter for the base model in ``base_folder``: LoRA with lora_B far from zero, and a head.
@@ -66,7 +67,7 @@ def text_bundle(
         max_length=max_length,
         metrics={split: dict(values) for split, values in (metrics or {"validation": {"accuracy": 0.5}}).items()},
     )
-    return Bundle.assemble(config, weights_bytes(tensors), manifest, "# A card\n")
+    return Bundle.assemble(config, weights_bytes(tensors), manifest, "# A card\n", images)
 
 
 def make_text_bundle(base_folder: Path, folder: Path, labels: Sequence[str], **options: Any) -> Path:

@@ -7,6 +7,8 @@ import io
 import numpy as np
 from PIL import Image
 
+from service.store.layout import IMAGES
+
 
 def image_file(seed: int = 0, size: tuple[int, int] = (40, 30), kind: str = "PNG") -> bytes:
     """A file with a seeded picture in it."""
@@ -14,3 +16,8 @@ def image_file(seed: int = 0, size: tuple[int, int] = (40, 30), kind: str = "PNG
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, kind)
     return out.getvalue()
+
+
+def card_images(*names: str) -> dict[str, bytes]:
+    """What a bundle carries beside its card, or those of these names."""
+    return {name: image_file(seed) for seed, name in enumerate(IMAGES) if not names or name in names}

@@ -6,6 +6,7 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,7 @@ from service.connection import Connection
 from service.settings import Settings
 from service.store.bundle import Bundle
 from service.store.database import FILE
-from service.store.layout import CARD, CONFIG, MANIFEST, WEIGHTS
+from service.store.layout import CARD, CONFIG, IMAGES, MANIFEST, WEIGHTS
 
 PARTS = {"adapter_config": CONFIG, "adapter_model": WEIGHTS, "manifest": MANIFEST, "card": CARD}
 START_SECONDS = 60.0
@@ -50,6 +51,7 @@ class Server:
 
     def __init__(self, base: Path, adapters: Path, **settings: Any) -> None:
         self.adapters = adapters
+        settings.setdefault("jobs_dir", adapters.parent / f"{adapters.name}-jobs")
         self.application: Application = create_app(Settings(base_model=str(base), adapters_dir=adapters, **settings))
         self.errors = ErrorLog()
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -81,11 +83,20 @@ class Server:
 
     def publish(self, name: str, bundle: Bundle, alias: str | None = "live", **options: Any) -> httpx.Response:
         """Upload a bundle, and point ``alias`` at it."""
-        return self.upload(name, bundle_parts(bundle), alias, **options)
+        images = [(file, bytes(bundle.files[file])) for file in IMAGES if file in bundle.files]
+        return self.upload(name, bundle_parts(bundle), alias, images, **options)
 
-    def upload(self, name: str, parts: dict[str, bytes], alias: str | None = None, **options: Any) -> httpx.Response:
-        """Upload any bytes as the parts of an adapter version."""
-        files = {part: (PARTS.get(part, part), data) for part, data in parts.items()}
+    def upload(
+        self,
+        name: str,
+        parts: dict[str, bytes],
+        alias: str | None = None,
+        images: Sequence[tuple[str, bytes]] = (),
+        **options: Any,
+    ) -> httpx.Response:
+        """Upload any bytes as the parts of an adapter version, and ``images`` under their names."""
+        files = [(part, (PARTS.get(part, part), data)) for part, data in parts.items()]
+        files += [("images", image) for image in images]
         data = {"alias": alias} if alias is not None else None
         return self.client.post(f"/v1/adapters/{name}/versions", files=files, data=data, **options)
 

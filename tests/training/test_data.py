@@ -88,7 +88,7 @@ def test_empty_texts_are_left_out_and_counted(tmp_path: Path) -> None:
     lines = (folder / "train_text.txt").read_text().split("\n")
     (folder / "train_text.txt").write_text("\n".join(["  ", *lines[1:]]))
     data = load_text_data(str(folder))
-    assert (data.dropped, len(data.splits["train"])) == (1, 35)
+    assert (len(data.bad), len(data.splits["train"])) == (1, 35)
 
 
 def write(folder: Path, name: str, content: str) -> str:
