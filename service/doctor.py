@@ -136,7 +136,12 @@ def models(settings: Settings) -> Iterator[Check]:
     cpu = torch.device("cpu")
     base, image, sentence = settings.base_model, settings.image_encoder, settings.sentence_encoder
     yield _model("base model", base, partial(load_base, base), may_download=is_hub_id(base))
-    yield _model("image encoder", image, partial(load_image_encoder, image, cpu), may_download=False)
+    yield _model(
+        "image encoder",
+        image,
+        partial(load_image_encoder, image, cpu),
+        may_download=is_hub_id(image) and image.startswith("clip:"),
+    )
     yield _model("sentence encoder", sentence, partial(load_sentence_encoder, sentence, cpu), may_download=is_hub_id(sentence))
 
 

@@ -36,10 +36,13 @@ class Settings(BaseSettings):
         str, Field(description="The frozen text encoder: minilm (packaged), a folder, or a hub id of a BERT or RoBERTa.")
     ] = "minilm"
     image_encoder: Annotated[
-        str, Field(description="The frozen image encoder: tf_efficientnet_lite0 (packaged), resnet50, or resnet50:FILE.")
+        str,
+        Field(
+            description="The frozen image encoder: tf_efficientnet_lite0 (packaged) to 2, resnet50, NAME:FILE, or clip:FOLDER."
+        ),
     ] = "tf_efficientnet_lite0"
     sentence_encoder: Annotated[
-        str, Field(description="The frozen sentence encoder: all-MiniLM-L6-v2 (packaged), a folder, or a hub id.")
+        str, Field(description="The frozen sentence encoder: all-MiniLM-L6-v2 (packaged), a folder, a hub id, or clip:FOLDER.")
     ] = "all-MiniLM-L6-v2"
     device: Annotated[str, Field(description="Where forwards run: auto (a GPU if there is one), cpu, cuda, cuda:1 …")] = "auto"
     dtype: Annotated[

@@ -104,8 +104,9 @@ def describe(manifest: Manifest, data: VqaData, source: str, recipe: Recipe) -> 
         data=f"{source}, {sizes} ({data.digest}). Where a question has several answers, the first is the label. "
         f"{data.repeated:,} of the validation questions are also asked in training about the same image; the images of both "
         "sides are not kept apart.",
-        note="Validation is a tenth of the questions, held out with the recipe's seed unless the data brings its own; nothing was picked "
-        "by it: the weights are those after the last epoch, measured as they are stored. The curve's accuracy is the mean of the heads by themselves. "
+        note="Validation is a tenth of the questions, held out with the recipe's seed unless the data brings its own; nothing "
+        "was picked by it: the weights are those after the last epoch, measured as they are stored. The curve's accuracy is the "
+        "mean of the heads by themselves. "
         f"{REFITTED if recipe.refit else ''}"
         "Unless the data says otherwise answers in digits count as number, names of colours as colour, the others as object. "
         "`accuracy_question_only` and `accuracy_image_only` are those of heads that saw nothing else: what guessing reaches. "

@@ -138,8 +138,8 @@ def _check_coverage(source: Path, examples: Sequence[Example], answers: Sequence
     share = sum(example.answer >= 0 for example in examples) / max(1, len(examples))
     if share < least:
         raise DataError(
-            f"{source.name}: its list of {len(answers)} answers has those of {share:.1%} of the questions, and at least "
-            f"{least:.1%} are asked for; accepted: a longer list, a higher --max-answers, or --min-coverage {int(1000 * share) / 1000:g}"
+            f"{source.name}: its list of {len(answers)} answers has those of {share:.1%} of the questions, at least {least:.1%} "
+            f"are asked for; accepted: a longer list, a higher --max-answers, or --min-coverage {int(1000 * share) / 1000:g}"
         )
 
 

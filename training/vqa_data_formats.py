@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,8 +18,8 @@ ANSWERS, IMAGES, EASY, EASY_NAME = "answer_space.txt", "images", "questions.json
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 IMAGE_COLUMNS = ("image_id", "image", "image_path", "path", "file")
 V2_SPLITS = {"train": "train", "val": "validation", "test": "test"}
-ACCEPTED = f"""a folder with {TABLES["train"]} and {IMAGES}/ (DAQUAR), one with train/{EASY} (easy-vqa), one with *questions*.json \
-and *annotations*.json (VQA v2), a CSV file with image paths, or {EASY_NAME} where that package is installed"""
+ACCEPTED = f"""a folder with {TABLES["train"]} and {IMAGES}/ (DAQUAR), one with train/{EASY} (easy-vqa), one with \
+*questions*.json and *annotations*.json (VQA v2), a CSV file with image paths, or {EASY_NAME} where that package is installed"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +134,10 @@ def _v2(folder: Path) -> Read:
     found = Read()
     files = {path.stem: path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES}
     for questions in sorted(folder.glob("*questions*.json")):
-        asked = _json(questions)
-        subset = str(asked.get("data_subtype", "") if isinstance(asked, Mapping) else "") or _subset(questions.name)
-        annotations = next(
-            (p for p in sorted(folder.glob("*annotations*.json")) if _subset(p.name) == _subset(questions.name)), None
-        )
+        asked = _entries(questions, "questions")
+        subset = str(asked.get("data_subtype") or _subset(questions.name))
+        beside = (path for path in sorted(folder.glob("*annotations*.json")) if _subset(path.name) == _subset(questions.name))
+        annotations = next(beside, None)
         split = next((name for start, name in V2_SPLITS.items() if subset.startswith(start)), None)
         if split is None:
             raise DataError(f"{questions.name}: its subset is {subset!r}; expected one that starts with {', '.join(V2_SPLITS)}")
@@ -146,11 +145,10 @@ def _v2(folder: Path) -> Read:
             if split == "train":
                 raise DataError(f"{questions.name}: no *annotations*.json for {subset!r} beside it")
             continue  # the official test questions have none
-        answers = {entry.get("question_id"): entry for entry in _entries(annotations, "annotations")}
-        for number, entry in enumerate(_entries(questions, "questions"), 1):
-            _v2_row(
-                found, split, number, entry, answers.get(entry.get("question_id")), lambda i, s=subset: _v2_image(files, s, i)
-            )
+        answers = {entry.get("question_id"): entry for entry in _entries(annotations, "annotations")["annotations"]}
+        for number, entry in enumerate(asked["questions"], 1):
+            image = _v2_image(files, subset, entry.get("image_id", ""))
+            _v2_row(found, split, number, entry, answers.get(entry.get("question_id")), image)
     return found
 
 
@@ -177,12 +175,13 @@ def _subset(name: str) -> str:
     return next((start for start in V2_SPLITS if start in name.lower()), "")
 
 
-def _entries(file: Path, key: str) -> Iterator[Mapping[str, Any]]:
+def _entries(file: Path, key: str) -> Mapping[str, Any]:
+    """A file's content, which has a list of objects under ``key``."""
     content = _json(file)
     entries = content.get(key) if isinstance(content, Mapping) else None
-    if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
+    if not isinstance(content, Mapping) or not isinstance(entries, list) or not all(isinstance(e, Mapping) for e in entries):
         raise DataError(f"{file.name}: no list of objects under {key!r}")
-    yield from entries
+    return content
 
 
 def _json(file: Path) -> Any:

@@ -14,15 +14,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from service.errors import StartupError
+from service.models.clip import PREFIX, load_clip_images
 from service.models.convolutions import made_ready
+from service.models.scaling import Scaling
 from service.models.sources import fingerprint
 
 SETTING = "QUICKCHANGE_IMAGE_ENCODER"
@@ -49,41 +49,6 @@ class ImageEncoder(Protocol):
 
     def embed(self, batch: Tensor) -> Tensor:
         """Embeddings, (n, size) in float32, of stacked inputs, (n, height, width, 3) in uint8."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scaling:
-    """How pixels become input: resize to ``resize`` (height, width), cut the middle ``crop``, then (x - mean) / std.
-
-    A single number resizes the shorter side; ``mean`` and ``std`` are on the scale from 0 to 255, ``filter`` is
-    "bilinear" or "bicubic", with antialiasing.
-    """
-
-    resize: int | tuple[int, int]
-    crop: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    filter: str
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        """Resized and cut pixels, (crop, crop, 3) in uint8, of an RGB image of any size."""
-        pixels = torch.from_numpy(np.array(image))
-        if isinstance(self.resize, int):
-            shorter, longer = sorted(image.size)
-            pixels = _middle(pixels, 2 * shorter + longer % 2)  # a very long and thin image is not resized at full length
-            factor = self.resize / shorter
-            size = [max(self.resize, round(side * factor)) for side in pixels.shape[:2]]
-        else:
-            size = list(self.resize)
-        # Torch resizes 8-bit pixels several times faster than Pillow, and rounds to the same number or its neighbour.
-        resized = interpolate(pixels.permute(2, 0, 1)[None], size, mode=self.filter, antialias=True)
-        return _middle(resized[0].permute(1, 2, 0), self.crop).contiguous()
-
-
-def _middle(pixels: Tensor, most: int) -> Tensor:
-    """The middle of (height, width, 3), cut to at most ``most`` a side."""
-    top, left = (max(0, side - most) // 2 for side in pixels.shape[:2])
-    return pixels[top : top + most, left : left + most]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +89,18 @@ class FrozenEncoder:
 
 
 def load_image_encoder(name: str, device: torch.device, dtype: torch.dtype = torch.float32) -> ImageEncoder:
-    """The frozen encoder ``name``, or ``name:FILE`` with its weights from a ``.safetensors`` or ``.pth`` file.
+    """The frozen encoder ``name``, ``name:FILE`` with its weights from a ``.safetensors`` or ``.pth`` file, or ``clip:FOLDER``.
 
-    Nothing is downloaded. Raises :class:`StartupError` when the name is unknown, or its weights are missing or wrong.
+    Nothing but a CLIP named by its hub id is downloaded. Raises :class:`StartupError` when the name is unknown, or its
+    weights are missing or wrong.
     """
+    if name.startswith(PREFIX):
+        return load_clip_images(name, SETTING, device, dtype)
     kind, _, file = name.partition(":")
     if kind not in ENCODERS:
         raise StartupError(
-            f"{SETTING}={name}: no such image encoder; accepted: {', '.join(ENCODERS)}, or one of them and ':FILE'"
+            f"{SETTING}={name}: no such image encoder; accepted: {', '.join(ENCODERS)}, one of them and ':FILE', "
+            f"or {PREFIX}FOLDER"
         )
     spec = ENCODERS[kind]
     module = spec.build()

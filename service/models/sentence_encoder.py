@@ -6,7 +6,6 @@ runs through the library, whose import alone takes seconds and 150 MB (docs/deci
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,10 +21,12 @@ from transformers import AutoTokenizer
 from transformers.utils import logging as hub_logging
 
 from service.errors import StartupError
+from service.models.clip import PREFIX, load_clip_texts
 from service.models.lora import NO_RUNS
 from service.models.packed import Packed
 from service.models.sources import PACKAGED_MINILM, fingerprint, locate, unreadable
 from service.models.text_encoder import FAMILIES, TextEncoder, load_base
+from service.models.tokenizer import Texts
 
 SETTING = "QUICKCHANGE_SENTENCE_ENCODER"
 POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
@@ -60,21 +61,7 @@ class Recipe:
     prompt: str
 
 
-class _Texts:
-    """The tokenising half: a tokenizer of its own, set up once, since the libraries' set truncation anew at each call."""
-
-    def __init__(self, tokenizer: Tokenizer, max_length: int, prompt: str) -> None:
-        self.max_length, self._prompt = max_length, prompt
-        self._tokenizer = copy.deepcopy(tokenizer)
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length)
-
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, cut to ``max_length``."""
-        return [row.ids for row in self._tokenizer.encode_batch([self._prompt + text for text in texts])]
-
-
-class PackedSentenceEncoder(_Texts):
+class PackedSentenceEncoder(Texts):
     """A sentence encoder on the packed text encoder, which a base model of the same folder may share."""
 
     def __init__(self, name: str, encoder: TextEncoder, tokenizer: Tokenizer, recipe: Recipe) -> None:
@@ -96,7 +83,7 @@ class PackedSentenceEncoder(_Texts):
         return states.new_zeros(packed.rows, self.size).index_add_(0, row_of, states) / lengths[:, None]
 
 
-class LibrarySentenceEncoder(_Texts):
+class LibrarySentenceEncoder(Texts):
     """A sentence encoder of any architecture, run by sentence-transformers."""
 
     def __init__(self, name: str, source: str, device: torch.device) -> None:
@@ -128,10 +115,12 @@ class LibrarySentenceEncoder(_Texts):
 
 
 def load_sentence_encoder(name: str, device: torch.device, loaded: Mapping[str, TextEncoder] | None = None) -> SentenceEncoder:
-    """Load a sentence encoder by packaged name, folder or hub id; ``loaded`` has encoders to share, by folder.
+    """Load a sentence encoder by packaged name, folder, hub id or ``clip:FOLDER``; ``loaded`` has encoders to share, by folder.
 
     Raises :class:`StartupError` when it cannot be found, or has no tokenizer that this server can use.
     """
+    if name.startswith(PREFIX):
+        return load_clip_texts(name, SETTING, device)
     source = locate(name, SETTING)
     shown = PACKAGED_MINILM[1] if name in PACKAGED_MINILM else name
     recipe = read_recipe(Path(source))

