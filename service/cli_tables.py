@@ -10,6 +10,7 @@ from rich.table import Table
 
 from service.routes.schemas import AdapterView, Published
 from service.routes.views import AliasView, AuditEntry
+from service.store.problem_types import SINGLE_LABEL
 
 LABELS = 8  # shown of an adapter
 DIGEST = slice(len("sha256:"), len("sha256:") + 12)
@@ -25,7 +26,8 @@ def adapters_table(adapters: Sequence[AdapterView]) -> Table:
 
 def versions_table(adapter: AdapterView) -> Table:
     """The versions of an adapter: one line for each, and its metrics."""
-    title = escape(f"{adapter.name}: {', '.join(adapter.labels[:LABELS])}{' …' if len(adapter.labels) > LABELS else ''}")
+    labels = f"{', '.join(adapter.labels[:LABELS])}{' …' if len(adapter.labels) > LABELS else ''}"
+    title = escape(f"{adapter.name}: {labels}{_kind(adapter.problem_type)}")
     table = Table("version", "alias", "created", "state", "metrics", "digest", title=title)
     for version in adapter.versions:
         table.add_row(
@@ -96,6 +98,11 @@ def points_at(split: Mapping[str, int]) -> str:
 
 def _aliases(aliases: Mapping[str, int]) -> str:
     return ", ".join(f"{alias} → {version}" for alias, version in sorted(aliases.items()))
+
+
+def _kind(problem_type: str | None) -> str:
+    """What to say of the problem type; one label of several is the usual one."""
+    return f" ({problem_type.replace('_', ' ')})" if problem_type and problem_type != SINGLE_LABEL else ""
 
 
 def _minute(at: datetime) -> str:

@@ -15,6 +15,7 @@ from service.routes.keys import WRITE, key_line
 from service.settings import Settings
 from service.store.bundle import Bundle, read_bundle
 from service.store.layout import MANIFEST
+from service.store.problem_types import REGRESSION
 from tests.support.bundles import text_bundle
 from tests.support.command import fails, quickchange, words
 from tests.support.server import Server
@@ -71,6 +72,13 @@ def test_labels_are_printed_as_they_are_whatever_is_in_them(live: Server, tiny_b
     live.publish("odd", text_bundle(tiny_base, ["[/bold]", "[red]"]), None)
     shown = words(quickchange("adapters", "show", "odd", "--server", live.url))
     assert "odd: [/bold], [red]" in shown and "validation: accuracy 0.500" in shown and "stored" not in shown
+
+
+def test_an_adapter_that_gives_no_single_label_says_so(live: Server, bundles: dict[str, Bundle], tiny_base: Path) -> None:
+    live.publish("stars", text_bundle(tiny_base, ["stars"], problem_type=REGRESSION))
+    live.publish("irony", bundles["irony"])
+    assert "stars: stars (regression)" in words(quickchange("adapters", "show", "stars", "--server", live.url))
+    assert "irony: literal, ironic ┏" in words(quickchange("adapters", "show", "irony", "--server", live.url))
 
 
 def test_the_server_may_come_from_the_environment(server: Server) -> None:

@@ -14,9 +14,10 @@ from service.routes.caller import Caller
 from service.routes.guards import KEEPS_TO_PREFIX, multipart_only
 from service.routes.keys import DELETE, READ, WRITE
 from service.routes.problems import documented
-from service.routes.schemas import AdapterList, AdapterView, Model, ModelList, Published, VersionView
+from service.routes.schemas import AdapterList, AdapterView, Published, VersionView
 from service.routes.services import Services
 from service.routes.upload import Upload, UploadOperation
+from service.routes.views import Model, ModelList
 from service.store.bundle import Bundle, Manifest
 from service.store.entries import QUARANTINED, Adapter, Version
 from service.store.selector import LIVE, Ref
@@ -135,10 +136,11 @@ def _views(adapters: Sequence[Adapter], lifecycle: Lifecycle) -> list[AdapterVie
 
 def _view(adapter: Adapter, manifests: Mapping[int, Manifest], lifecycle: Lifecycle) -> AdapterView:
     known = {number: (version, manifests[number]) for number, version in adapter.versions.items() if number in manifests}
+    newest = manifests[max(known)] if known else None
     return AdapterView(
         name=adapter.name,
         task=adapter.task,
-        labels=list(manifests[max(known)].labels) if known else [],
+        labels=list(newest.labels) if newest else [],
         versions=[
             VersionView(
                 version=number,
@@ -147,10 +149,12 @@ def _view(adapter: Adapter, manifests: Mapping[int, Manifest], lifecycle: Lifecy
                 base={role: ref.name for role, ref in manifest.base.items()},
                 metrics=manifest.metrics,
                 state=_state(Ref(adapter.name, number), version, lifecycle),
+                thresholds=dict(zip(manifest.labels, manifest.thresholds, strict=True)) if manifest.thresholds else None,
             )
             for number, (version, manifest) in known.items()
         ],
         aliases=_aliases(adapter),
+        problem_type=newest.problem_type if newest else None,
     )
 
 

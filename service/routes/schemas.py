@@ -18,7 +18,9 @@ Selector = Annotated[
         examples=["sentiment", "sentiment@live", "sentiment:1"],
     ),
 ]
-TopK = Annotated[int | None, Field(ge=1, description="how many to return, from the best down", examples=[3])]
+TopK = Annotated[
+    int | None, Field(ge=1, description="how many to return, from the best down, or from the first value", examples=[3])
+]
 VersionKey = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
 Truncate = Annotated[bool, Field(description="cut texts that are longer than the adapter reads; false refuses them with 422")]
 
@@ -84,14 +86,22 @@ class ClassifyBody(_Texts):
 
 
 class TextResult(BaseModel):
-    """How one text was classified by one adapter."""
+    """How one text was classified by one adapter, or the values that it gave the text, in the order of their names."""
 
-    label: Annotated[str, Field(description="the most likely label", examples=["positive"])]
-    score: Annotated[float, Field(description="its probability", examples=[0.97])]
-    scores: Annotated[dict[str, float], Field(description="probability of each label, the best first")]
+    label: Annotated[str, Field(description="the most likely label, or the name of the first value", examples=["positive"])]
+    score: Annotated[float, Field(description="its probability, or the value", examples=[0.97])]
+    scores: Annotated[dict[str, float], Field(description="probability of each label, the best first; or each value")]
     adapter: Annotated[str, Field(examples=["sentiment"])]
     version: Annotated[int, Field(examples=[1])]
     truncated: Annotated[bool, Field(description="whether the end of the text was cut off")]
+    labels: Annotated[
+        list[str] | None,
+        Field(
+            exclude_if=lambda labels: labels is None,
+            description="the labels that reach their threshold, the best first; only of adapters that decide each for itself",
+            examples=[["joy", "optimism"]],
+        ),
+    ] = None
 
 
 class TextResults(BaseModel):
@@ -180,6 +190,9 @@ class VersionView(BaseModel):
     base: dict[str, str]
     metrics: dict[str, dict[str, float]]
     state: Annotated[str, Field(description="`loaded`; `stored` until a request asks for it; or `quarantined`")]
+    thresholds: Annotated[
+        dict[str, float] | None, Field(description="the probability from which each label applies, where that is not 0.5")
+    ] = None
 
 
 class AdapterView(BaseModel):
@@ -190,6 +203,9 @@ class AdapterView(BaseModel):
     labels: list[str]
     versions: list[VersionView]
     aliases: dict[str, int]
+    problem_type: Annotated[
+        str | None, Field(description="`single_label_classification`, `multi_label_classification` or `regression`")
+    ] = None
 
 
 class AdapterList(BaseModel):
@@ -209,22 +225,6 @@ class Published(BaseModel):
     labels: list[str]
     aliases: dict[str, int]
     dry_run: bool = False
-
-
-class Model(BaseModel):
-    """An entry of ``/v1/models`` in vLLM's shape: adapters have the base model as their parent."""
-
-    id: str
-    object: str = "model"
-    root: str
-    parent: str | None
-
-
-class ModelList(BaseModel):
-    """The base model and every live adapter."""
-
-    object: str = "list"
-    data: list[Model]
 
 
 class Health(BaseModel):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 from litestar import Response, post
 from litestar.di import NamedDependency
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
 from litestar.params import Body
 
@@ -25,7 +26,21 @@ CLASSIFY = Body(
         Example(summary="one text, two adapters", value={"text": "Oh great, another Monday", "adapters": ["irony", "emotion"]})
     ]
 )
-ERRORS = documented(400, 401, 403, 404, 410, 413, 415, 422, 429, 503, 504)
+RESULT = {"adapter": "emotion", "version": 1, "truncated": False}
+ONE = {"label": "joy", "score": 0.8, "scores": {"joy": 0.8, "anger": 0.2}, **RESULT}
+SEVERAL = {"label": "joy", "score": 0.9, "scores": {"joy": 0.9, "love": 0.6, "anger": 0.1}, **RESULT, "labels": ["joy", "love"]}
+VALUES = {"label": "intensity", "score": 3.7, "scores": {"intensity": 3.7}, **RESULT}
+EXAMPLES = [
+    Example(summary="one label of several", value=ONE),
+    Example(summary="any number of labels: those that reach their threshold", value=SEVERAL),
+    Example(summary="values", value=VALUES),
+]
+ANSWERS = {
+    200: ResponseSpec(
+        cast("type[Any]", TextResult | TextResults), generate_examples=False, description="the answers", examples=EXAMPLES
+    ),
+    **documented(400, 401, 403, 404, 410, 413, 415, 422, 429, 503, 504),
+}
 
 
 @post(
@@ -36,7 +51,7 @@ ERRORS = documented(400, 401, 403, 404, 410, 413, 415, 422, 429, 503, 504)
     guards=[json_only],
     tags=["predict"],
     summary="Classify the sentiment of a text",
-    responses=ERRORS,
+    responses=ANSWERS,
 )
 async def sentiment(
     data: Annotated[SentimentBody, SENTIMENT], services: NamedDependency[Services], caller: NamedDependency[Caller]
@@ -54,7 +69,7 @@ async def sentiment(
     guards=[json_only],
     tags=["predict"],
     summary="Classify texts by any adapters",
-    responses=ERRORS,
+    responses=ANSWERS,
 )
 async def classify(
     data: Annotated[ClassifyBody, CLASSIFY], services: NamedDependency[Services], caller: NamedDependency[Caller]
@@ -84,6 +99,7 @@ def _results(outputs: Sequence[Classification]) -> list[TextResult]:
             adapter=output.ref.name,
             version=output.ref.version,
             truncated=output.truncated,
+            labels=output.labels,
         )
         for output in outputs
     ]

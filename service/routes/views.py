@@ -1,4 +1,4 @@
-"""The answers about aliases, the audit log and readiness."""
+"""The answers about aliases, the audit log, models and readiness."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from datetime import datetime
 from typing import Annotated
 
 from pydantic import BaseModel, Field
+
+AGREES = (
+    "part of the rows that both decide alike: the same best label, the same labels that apply, or first values that differ by "
+    "a tenth at most"
+)
 
 
 class AliasMove(BaseModel):
@@ -26,7 +31,7 @@ class Comparison(BaseModel):
     shadow: int
     rows: int
     errors: Annotated[int, Field(description="rows for which the shadow had no answer")]
-    agreement: Annotated[float | None, Field(description="part of the rows with the same best label")]
+    agreement: Annotated[float | None, Field(description=AGREES)]
     score_drift: Annotated[float | None, Field(description="mean distance of the best label's score between the two")]
     batch_ms: Annotated[float | None, Field(description="mean time of the forwards that both were in")]
 
@@ -62,6 +67,22 @@ class AuditLog(BaseModel):
     """Changes, the newest first."""
 
     entries: list[AuditEntry]
+
+
+class Model(BaseModel):
+    """An entry of ``/v1/models`` in vLLM's shape: adapters have the base model as their parent."""
+
+    id: str
+    object: str = "model"
+    root: str
+    parent: str | None
+
+
+class ModelList(BaseModel):
+    """The base model and every live adapter."""
+
+    object: str = "list"
+    data: list[Model]
 
 
 class Readiness(BaseModel):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -15,7 +14,7 @@ MOST = 1000  # comparisons that are kept; of more, the oldest goes
 class Tally:
     """What came of the rows that two versions of an adapter have both answered.
 
-    ``agreed`` counts rows with the same best label, ``drift`` adds up by how much the score of the returned label differs,
+    ``agreed`` counts rows that both decide alike, ``drift`` adds up by how much the score of the returned label differs,
     ``seconds`` the times of the forwards that both were in.
     """
 
@@ -28,12 +27,12 @@ class Tally:
     errors: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def compared(self, label: str, score: float, others: Mapping[str, float], seconds: float) -> None:
-        """Count a row by its best label, that one's score, and the shadow's scores by label."""
+    def compared(self, agrees: bool, drift: float, seconds: float) -> None:
+        """Count a row that both have answered."""
         with self._lock:
             self.rows += 1
-            self.agreed += label == max(others, key=lambda name: others[name])
-            self.drift += abs(score - others.get(label, 0.0))
+            self.agreed += agrees
+            self.drift += drift
             self.seconds += seconds
 
     def failed(self, rows: int) -> None:

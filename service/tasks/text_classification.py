@@ -15,6 +15,7 @@ from service.models.tokenizer import TextTokenizer
 from service.store.bundle import TEXT_CLASSIFICATION, Bundle
 from service.store.registry import Registry
 from service.store.selector import Ref
+from service.tasks.answers import Read, Reading, reading_of
 from service.tasks.fit import fitting
 from service.tasks.inputs import check_texts, place
 from service.tasks.lease import Lease, Lessor
@@ -43,9 +44,9 @@ class TextRequest:
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Checked:
-    """A version that fits the base model, in host memory: its labels, the tokens it reads, and its tensors."""
+    """A version that fits the base model, in host memory: how its logits are read, the tokens it reads, and its tensors."""
 
-    labels: tuple[str, ...]
+    reading: Reading
     max_length: int
     adapter: TextAdapter
 
@@ -57,9 +58,9 @@ class Checked:
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Resident:
-    """A version on the device: its labels, the tokens it reads, and its tensors."""
+    """A version on the device: how its logits are read, the tokens it reads, and its tensors."""
 
-    labels: tuple[str, ...]
+    reading: Reading
     max_length: int
     loaded: LoadedTextAdapter
 
@@ -97,13 +98,18 @@ class TextBatch:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """A row's answer: the best label, and labels with probabilities from the best down."""
+    """A row's answer: the best label, and labels with probabilities from the best down.
+
+    ``labels`` are those that apply, where each is decided for itself. Of a regression, ``scores`` are values in the order
+    of their names, of which ``label`` and ``score`` are the first.
+    """
 
     label: str
     score: float
     scores: dict[str, float]
     ref: Ref
     truncated: bool
+    labels: list[str] | None = None
 
 
 class TextClassification:
@@ -165,7 +171,7 @@ class TextClassification:
             {"base_model": encoder.fingerprint},
             lambda: self._classifier.parse(bundle.config, bundle.tensors, len(manifest.labels)),
         )
-        return Checked(manifest.labels, min(manifest.max_length or encoder.max_length, encoder.max_length), adapter)
+        return Checked(reading_of(manifest), min(manifest.max_length or encoder.max_length, encoder.max_length), adapter)
 
     def device_bytes(self, checked: Checked) -> int:
         """What :meth:`load` will take on the device."""
@@ -173,7 +179,7 @@ class TextClassification:
 
     def load(self, checked: Checked) -> Resident:
         """Copy a checked version to the device."""
-        return Resident(checked.labels, checked.max_length, self._classifier.load(checked.adapter))
+        return Resident(checked.reading, checked.max_length, self._classifier.load(checked.adapter))
 
     def try_out(self, resident: Resident) -> None:
         """Answer golden texts with a version; raises :class:`AdapterIncompatible` when its logits are not finite."""
@@ -207,15 +213,9 @@ class TextClassification:
 def _answer(item: TextItem, logits: torch.Tensor) -> Classification | Exception:
     if not bool(torch.isfinite(logits).all()):
         return AdapterIncompatible([f"adapter {item.ref} gave logits that are not finite for this text"])
-    ranked = _ranked(item.resident, logits)
-    scores = dict(ranked[: item.top_k])
-    label, score = ranked[0]
-    return Classification(label, score, scores, item.ref, item.truncated)
-
-
-def _ranked(resident: Resident, logits: torch.Tensor) -> list[tuple[str, float]]:
-    scores = logits.float().softmax(-1).tolist()
-    return sorted(zip(resident.labels, scores, strict=True), key=lambda pair: -pair[1])
+    scores, labels = item.resident.reading.read(logits)
+    label, score = scores[0]
+    return Classification(label, score, dict(scores[: item.top_k]), item.ref, item.truncated, labels)
 
 
 def _compare(
@@ -230,4 +230,6 @@ def _compare(
         if isinstance(answer, Exception) or not bool(torch.isfinite(row).all()):
             tally.failed(1)
         else:
-            tally.compared(answer.label, answer.score, dict(_ranked(item.shadow.loaded, row)), seconds)
+            said, other = Read([(answer.label, answer.score)], answer.labels), item.shadow.loaded.reading.read(row)
+            drift = abs(answer.score - dict(other.scores).get(answer.label, 0.0))
+            tally.compared(item.resident.reading.agrees(said, other), drift, seconds)

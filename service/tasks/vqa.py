@@ -253,4 +253,6 @@ def _compare(rows: Sequence[VqaItem], answers: Sequence[VqaAnswer | Exception], 
             if isinstance(answer, Exception) or not all(map(math.isfinite, row)):
                 shadow.tally.failed(1)
             else:
-                shadow.tally.compared(answer.answer, answer.score, dict(zip(resident.answers, row, strict=True)), seconds)
+                others = dict(zip(resident.answers, row, strict=True))
+                drift = abs(answer.score - others.get(answer.answer, 0.0))
+                shadow.tally.compared(answer.answer == max(others, key=others.__getitem__), drift, seconds)

@@ -16,7 +16,9 @@ from service.client import AsyncClient, Client, ServerError
 from service.errors import AdapterNotFound, InvalidInput
 from service.store.bundle import Bundle, read_bundle
 from service.store.layout import CARD, CONFIG, IMAGES, MANIFEST, WEIGHTS
+from service.store.problem_types import MULTI_LABEL, REGRESSION
 from tests.client.conftest import Ask
+from tests.support.bundles import text_bundle
 from tests.support.contract import ContractServer, Reply
 from tests.support.images import image_file
 from tests.support.server import Server
@@ -38,6 +40,17 @@ def test_texts_are_classified(server: Server, ask: Ask) -> None:
     with pytest.raises(ServerError) as caught:
         ask(server.url, "classify", "word " * 100, "short", truncate=False)
     assert (caught.value.status, caught.value.code) == (422, "invalid_input")
+
+
+def test_several_labels_and_values_are_told(start: Start, ask: Ask, tiny_base: Path) -> None:
+    live = start()
+    live.publish("topics", text_bundle(tiny_base, ["art", "law"], problem_type=MULTI_LABEL, thresholds=(0.0001, 0.0001)))
+    live.publish("stars", text_bundle(tiny_base, ["stars"], problem_type=REGRESSION))
+    topics, stars = ask(live.url, "classify_many", ["I love it"], ["topics", "stars"])
+    assert topics.labels == list(topics.scores) and set(topics.labels) == {"art", "law"}
+    assert stars.labels is None and stars.scores == {"stars": stars.score}
+    shown = ask(live.url, "adapter", "topics")
+    assert (shown.problem_type, shown.versions[0].thresholds) == (MULTI_LABEL, {"art": 0.0001, "law": 0.0001})
 
 
 def test_questions_are_answered(server: Server, ask: Ask, tmp_path: Path) -> None:

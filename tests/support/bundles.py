@@ -17,6 +17,7 @@ from service.models.image_encoder import ImageEncoder
 from service.models.sentence_encoder import SentenceEncoder
 from service.models.text_encoder import base_fingerprint
 from service.store.bundle import NO_IMAGES, TEXT_CLASSIFICATION, VISUAL_QUESTION_ANSWERING, BaseRef, Bundle, Manifest
+from service.store.problem_types import SINGLE_LABEL, ProblemType
 from training.bundles import weights_bytes, write_bundle
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")
@@ -50,6 +51,8 @@ def text_bundle(
     max_length: int | None = 64,
     metrics: Mapping[str, Mapping[str, float]] | None = None,
     images: Mapping[str, bytes] = NO_IMAGES,
+    problem_type: ProblemType = SINGLE_LABEL,
+    thresholds: tuple[float, ...] | None = None,
     **options: Any,
 ) -> Bundle:
     """A PEFT adapter for the base model in ``base_folder``: LoRA with lora_B far from zero, and a head.
@@ -62,7 +65,9 @@ def text_bundle(
     manifest = Manifest(
         name=name,
         task=TEXT_CLASSIFICATION,
+        problem_type=problem_type,
         labels=tuple(labels),
+        thresholds=thresholds,
         base={"base_model": BaseRef(name="tiny", fingerprint=base_fingerprint(str(base_folder)))},
         max_length=max_length,
         metrics={split: dict(values) for split, values in (metrics or {"validation": {"accuracy": 0.5}}).items()},

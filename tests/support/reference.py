@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from peft import PeftModel
+from torch import Tensor
 from torch.nn.functional import linear, relu
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from service.models.image_encoder import ImageEncoder
 from service.models.sentence_encoder import SentenceEncoder
 from service.store.bundle import Bundle
+from service.store.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from service.tasks.images import decode
 from training.bundles import write_bundle
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    SINGLE_LABEL: lambda logits: logits.softmax(-1),
+    MULTI_LABEL: torch.sigmoid,
+    REGRESSION: lambda logits: logits,
+}
+
 
 def text_scores(base: Path, bundle: Bundle, folder: Path, texts: Sequence[str]) -> list[dict[str, float]]:
-    """Each text's probabilities by label: PEFT's own loading of the bundle (written to ``folder``), one text at a time."""
+    """Each text's scores by label: PEFT's own loading of the bundle (written to ``folder``), one text at a time."""
     write_bundle(bundle, folder)
-    labels = bundle.manifest.labels
+    labels, activation = bundle.manifest.labels, ACTIVATIONS[bundle.manifest.problem_type]
     plain = AutoModelForSequenceClassification.from_pretrained(base, num_labels=len(labels))
     model, tokenizer = PeftModel.from_pretrained(plain, folder).eval(), AutoTokenizer.from_pretrained(base)
     scores = []
     with torch.inference_mode():
         for text in texts:
             row = tokenizer(text, truncation=True, max_length=bundle.manifest.max_length or 64, return_tensors="pt")
-            scores.append(dict(zip(labels, model(**row).logits[0].softmax(-1).tolist(), strict=True)))
+            scores.append(dict(zip(labels, activation(model(**row).logits[0]).tolist(), strict=True)))
     return scores
 
 
