@@ -28,14 +28,14 @@ SELECTORS = ["single", "several", "values", "lone"]
 
 
 class Told(TextClassifier):
-    """Gives the logits that it was told, whatever the rows."""
+    """Gives the logits that it was told, whatever its rows say."""
 
     def __init__(self, classifier: TextClassifier, logits: list[list[float]]) -> None:
         super().__init__(classifier.encoder, classifier.max_rank)
         self.logits = [torch.tensor(row) for row in logits]
 
     def forward(self, batch: Batch) -> list[torch.Tensor]:
-        return self.logits
+        return self.logits[: len(batch.order)]
 
 
 def task_over(classifier: TextClassifier, registry: Registry, base: Path) -> TextClassification:
