@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -211,11 +212,16 @@ class TextClassification:
 
 
 def _answer(item: TextItem, logits: torch.Tensor) -> Classification | Exception:
-    if not bool(torch.isfinite(logits).all()):
+    if not _is_finite(logits):
         return AdapterIncompatible([f"adapter {item.ref} gave logits that are not finite for this text"])
     scores, labels = item.resident.reading.read(logits)
     label, score = scores[0]
     return Classification(label, score, dict(scores[: item.top_k]), item.ref, item.truncated, labels)
+
+
+def _is_finite(logits: torch.Tensor) -> bool:
+    """Whether all of them are finite; in Python, whose floats hold the sum of any float32 numbers, faster than in torch."""
+    return math.isfinite(sum(logits.tolist()))
 
 
 def _compare(
@@ -227,7 +233,7 @@ def _compare(
         if item.shadow is None:
             continue
         row, tally = next(beside), item.shadow.tally
-        if isinstance(answer, Exception) or not bool(torch.isfinite(row).all()):
+        if isinstance(answer, Exception) or not _is_finite(row):
             tally.failed(1)
         else:
             said, other = Read([(answer.label, answer.score)], answer.labels), item.shadow.loaded.reading.read(row)

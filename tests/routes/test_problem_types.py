@@ -95,14 +95,9 @@ def test_an_adapter_without_a_manifest_is_read_by_its_configuration(live: Server
 
 
 def test_what_does_not_go_with_the_problem_type_is_refused(live: Server, made: dict[str, Bundle]) -> None:
-    wrong = {
-        **json.loads(bytes(made["stars"].contents[MANIFEST])),
-        "problem_type": "single_label_classification",
-        "thresholds": [2],
-    }
-    body = assert_problem(
-        live.upload("broken", bundle_parts(made["stars"], manifest=json.dumps(wrong).encode())), 422, "adapter_incompatible"
-    )
+    manifest = json.loads(bytes(made["stars"].contents[MANIFEST]))
+    wrong = json.dumps({**manifest, "problem_type": "single_label_classification", "thresholds": [2]}).encode()
+    body = assert_problem(live.upload("broken", bundle_parts(made["stars"], manifest=wrong)), 422, "adapter_incompatible")
     assert body["faults"] == [
         "manifest.json: labels must have at least 2 entries",
         "manifest.json: thresholds[0] must be less than 1",

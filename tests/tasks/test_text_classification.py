@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.models.text_classifier import Row, TextClassifier
+from service.errors import AdapterIncompatible
+from service.models.text_classifier import Batch, Row, TextClassifier
 from service.models.text_encoder import TextEncoder, load_base
 from service.models.tokenizer import TextTokenizer
 from service.store.alias import Target
@@ -25,11 +27,28 @@ TEXTS = ["no", "I love how quickly this works", "This is not what anybody had ex
 SELECTORS = ["single", "several", "values", "lone"]
 
 
+class Told(TextClassifier):
+    """Gives the logits that it was told, whatever its rows say."""
+
+    def __init__(self, classifier: TextClassifier, logits: list[list[float]]) -> None:
+        super().__init__(classifier.encoder, classifier.max_rank)
+        self.logits = [torch.tensor(row) for row in logits]
+
+    def forward(self, batch: Batch) -> list[torch.Tensor]:
+        return self.logits[: len(batch.order)]
+
+
+def task_over(classifier: TextClassifier, registry: Registry, base: Path) -> TextClassification:
+    kept = residency(registry)
+    return TextClassification(classifier, TextTokenizer(str(base)), registry, lambda call: call(), kept, max_chars=1000)
+
+
 @dataclass
 class Bench:
-    """The task over adapters of every kind, and the classifier beneath it."""
+    """The task over adapters of every kind, the classifier beneath it, and where they are registered."""
 
     classifier: TextClassifier
+    registry: Registry
     task: TextClassification
 
     def item(self, text: str, selector: str) -> TextItem:
@@ -55,11 +74,7 @@ def bench(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         ref, _ = registry.publish(name, bundle)
         registry.set_alias(name, "live", Target.at(ref.version))
     classifier = TextClassifier(TextEncoder(load_base(str(tiny_base)), torch.device("cpu"), "fp32"), 64)
-    kept = residency(registry)
-    yield Bench(
-        classifier,
-        TextClassification(classifier, TextTokenizer(str(tiny_base)), registry, lambda call: call(), kept, max_chars=1000),
-    )
+    yield Bench(classifier, registry, task_over(classifier, registry, tiny_base))
     registry.close()
 
 
@@ -95,3 +110,14 @@ def test_top_k_cuts_scores_and_not_the_labels_that_apply(bench: Bench) -> None:
     for one, other in zip(whole, cut, strict=True):
         assert isinstance(one, Classification) and isinstance(other, Classification)
         assert list(other.scores) == list(one.scores)[:1] == [one.label] and other.labels == one.labels
+
+
+@pytest.mark.parametrize("wrong", [[math.nan, 1.0], [math.inf, 1.0], [1.0, -math.inf], [math.inf, -math.inf]])
+def test_a_row_with_logits_that_are_not_finite_fails_alone(bench: Bench, tiny_base: Path, wrong: list[float]) -> None:
+    largest = torch.finfo(torch.float32).max
+    told = Told(bench.classifier, [[largest, largest], wrong, [1.0, 2.0]])
+    task = task_over(told, bench.registry, tiny_base)
+    first, second, third = task.forward(task.collate(task.prepare(TextRequest(TEXTS, ["values"]))))
+    assert isinstance(first, Classification) and first.score == largest
+    assert isinstance(second, AdapterIncompatible) and "not finite" in str(second)
+    assert isinstance(third, Classification) and third.scores == {"x": 1.0, "y": 2.0}
