@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from service.store.bundle import Bundle
+from service.store.layout import CARD, IMAGES, MANIFEST
 
 CURVE = "curve"
 LONG_CURVE = 20  # epochs
@@ -36,10 +37,14 @@ def weights_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def write_bundle(bundle: Bundle, folder: Path) -> None:
-    """Write the bundle into ``folder``, replacing its files; the manifest comes last."""
+    """Write the bundle into ``folder`` in the place of one that is there, each file whole; the manifest comes last."""
     folder.mkdir(parents=True, exist_ok=True)
+    for name in {MANIFEST, CARD, *IMAGES} - set(bundle.files):
+        (folder / name).unlink(missing_ok=True)
     for name, data in bundle.contents.items():
-        (folder / name).write_bytes(data)
+        fresh = folder / f".{name}"
+        fresh.write_bytes(data)
+        fresh.replace(folder / name)
 
 
 def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:

@@ -17,20 +17,17 @@ import typer
 from rich.markup import escape
 
 from training.anywhere import AdaptersDir, ApiKey, BaseModel, ImageEncoderName, Places, SentenceEncoderName, ServerUrl, opened
-from training.data import DataError, ReadOptions
+from training.data import DataError
+from training.data_flags import LabelColumn, LabelSeparator, SkipBad, TextColumn, read_options
 from training.data_types import REGRESSION
 from training.evaluate import (
     PLACES,
     READ,
     AsJson,
     Data,
-    LabelColumn,
     ReportFolder,
     Seed,
-    Separator,
-    SkipBad,
     SplitName,
-    TextColumn,
 )
 from training.findings import table
 from training.report import Report, Table, interval
@@ -172,14 +169,14 @@ def main(
     sentence_encoder: SentenceEncoderName = PLACES.sentence_encoder,
     text_column: TextColumn = READ.text_column,
     label_column: LabelColumn = READ.label_column,
-    label_separator: Separator = READ.label_separator,
+    label_separator: LabelSeparator = READ.label_separator,
     skip_bad: SkipBad = READ.skip_bad,
     seed: Seed = 0,
     as_json_: AsJson = False,
     report: ReportFolder = None,
 ) -> None:
     """Say in one sentence whether B is better than A on DATA, then where the two differ."""
-    options = ReadOptions(text_column, label_column, label_separator=label_separator, skip_bad=skip_bad)
+    options = read_options(text_column, label_column, label_separator=label_separator, skip_bad=skip_bad)
     places = Places(adapters_dir, server, key, base_model, image_encoder, sentence_encoder)
     with one_line_errors():
         with opened(a, places) as first, opened(b, places) as second:

@@ -55,7 +55,7 @@ def _read_csv(path: Path) -> Table:
         if isinstance(row, str):
             return row
         if len(row) != len(columns):
-            return f"{len(row)} fields instead of {len(columns)}"
+            return f"{len(row)} field{'s' * (len(row) > 1)} instead of {len(columns)}"
         return dict(zip(columns, row, strict=True))
 
     return Table(columns, ((line, values(row)) for line, row in rows[1:]), lambda line: f"{path.name}:{line}")

@@ -30,6 +30,7 @@ from training.anywhere import (
     published,
 )
 from training.data import ReadOptions, Split, TextData
+from training.data_flags import LabelColumn, LabelSeparator, SkipBad, TextColumn, read_options
 from training.findings import as_json, images, tables
 from training.report import Report, interval
 from training.scored import Scored
@@ -40,10 +41,6 @@ PLACES, READ = Places(), ReadOptions()
 CAPTIONS = {"confusion.png": "True against given labels", "reliability.png": "Reliability"}
 Data = Annotated[str, typer.Argument(help="what quickchange train reads, or for a VQA adapter what quickchange train-vqa reads")]
 SplitName = Annotated[str, typer.Option("--split", help="train, validation, test, or all rows")]
-TextColumn = Annotated[str | None, typer.Option(help="column with the text")]
-LabelColumn = Annotated[str | None, typer.Option(help="column with the label; several with commas")]
-Separator = Annotated[str, typer.Option("--label-separator", help="between the labels of a multi-label cell")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="leave out rows that cannot be read")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="of the held-out tenth, where the data has no validation split")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON, and nothing else")]
 ReportFolder = Annotated[Path | None, typer.Option("--report", help="folder for a report with plots")]
@@ -100,7 +97,7 @@ def main(
     sentence_encoder: SentenceEncoderName = PLACES.sentence_encoder,
     text_column: TextColumn = READ.text_column,
     label_column: LabelColumn = READ.label_column,
-    label_separator: Separator = READ.label_separator,
+    label_separator: LabelSeparator = READ.label_separator,
     skip_bad: SkipBad = READ.skip_bad,
     seed: Seed = 0,
     as_json_: AsJson = False,
@@ -110,7 +107,7 @@ def main(
 
     ADAPTER is a folder, or a selector in the local folder of adapters, or with --server one on that server.
     """
-    options = ReadOptions(text_column, label_column, label_separator=label_separator, skip_bad=skip_bad)
+    options = read_options(text_column, label_column, label_separator=label_separator, skip_bad=skip_bad)
     places = Places(adapters_dir, server, key, base_model, image_encoder, sentence_encoder)
     with one_line_errors(), opened(adapter, places) as found:
         scored = score(found, load_rows(data, split, found.manifest, options, seed), console=progress)

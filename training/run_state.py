@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -42,6 +43,11 @@ class Checkpoint:
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
         self.file, self._identity = folder / CHECKPOINT, json.loads(json.dumps(identity))
+
+    @property
+    def run(self) -> str:
+        """A short name of the identity."""
+        return hashlib.sha256(json.dumps(self._identity, sort_keys=True).encode()).hexdigest()[:8]
 
     def write(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Replace the checkpoint: whole, synced and renamed, so that whenever the process dies there is one to read."""

