@@ -44,6 +44,17 @@ def test_what_is_published_again_after_a_kill_is_the_same_version_and_moves_no_a
     assert (entry.action, entry.who) == ("publish", "ann")
 
 
+def test_a_version_below_what_the_alias_requires_is_published_and_not_pointed_at(
+    start: Start, bundles: dict[str, Bundle], tmp_path: Path
+) -> None:
+    lifecycle = start().application.services.lifecycle
+    write_bundle(bundles["irony"], tmp_path / "bundle")
+    result, fault = publish(job(alias="live", require={"accuracy": ">= 0.9"}), tmp_path / "bundle", lifecycle)
+    assert result and (result.version, result.alias) == (1, None)
+    assert fault and fault.code == "requirement_not_met" and "requires 0.9" in fault.detail
+    assert not lifecycle.registry.get("mood").aliases
+
+
 def test_a_bundle_that_is_damaged_or_does_not_fit_is_told_of(start: Start, bundles: dict[str, Bundle], tmp_path: Path) -> None:
     lifecycle = start().application.services.lifecycle
     result, fault = publish(job(), tmp_path, lifecycle)
