@@ -25,6 +25,7 @@ from loadtest.bench_lifecycle import lifecycle
 from loadtest.bench_model import Unprepared
 from loadtest.bench_overload import overload
 from loadtest.bench_peft import peft
+from loadtest.bench_training import training
 from loadtest.bench_vqa import vqa
 from loadtest.plan import REHEARSAL, Bench, Part, Plan, load_texts
 from loadtest.plots import draw
@@ -50,6 +51,7 @@ PARTS: Mapping[str, Callable[[Bench], Part]] = {
     "scale": scale,
     "lifecycle": lifecycle,
     "vqa": vqa,
+    "training": training,
 }
 errors = Console(stderr=True, highlight=False)
 
@@ -70,7 +72,9 @@ def main(
     strict: Annotated[bool, typer.Option("--strict", help="exit with 1 when a bar is missed")] = False,
     output: Annotated[Path, typer.Option(help="folder for the JSON report and its plots")] = Path("reports"),
 ) -> None:
-    """Measure forwards, PEFT beside them, HTTP, overload, thousands of adapters, images, start-up, memory, each against its bar.
+    """Measure forwards, PEFT beside them, HTTP, overload, thousands of adapters, images, training, start-up and memory.
+
+    Each is set against its bar.
 
     Run it on a machine that does nothing else: the load average before and after is part of the report.
     """
