@@ -25,7 +25,8 @@ from loadtest.bench_lifecycle import lifecycle
 from loadtest.bench_model import Unprepared
 from loadtest.bench_overload import overload
 from loadtest.bench_peft import peft
-from loadtest.bench_training import training_jobs
+from loadtest.bench_training import training
+from loadtest.bench_training_jobs import training_jobs
 from loadtest.bench_vqa import vqa
 from loadtest.plan import REHEARSAL, Bench, Part, Plan, load_texts
 from loadtest.plots import draw
@@ -51,6 +52,7 @@ PARTS: Mapping[str, Callable[[Bench], Part]] = {
     "scale": scale,
     "lifecycle": lifecycle,
     "vqa": vqa,
+    "training": training,
     "training-jobs": training_jobs,
 }
 errors = Console(stderr=True, highlight=False)
@@ -72,7 +74,9 @@ def main(
     strict: Annotated[bool, typer.Option("--strict", help="exit with 1 when a bar is missed")] = False,
     output: Annotated[Path, typer.Option(help="folder for the JSON report and its plots")] = Path("reports"),
 ) -> None:
-    """Measure forwards, PEFT beside them, HTTP, overload, many adapters, images, trainings, start-up, memory, against their bars.
+    """Measure forwards, PEFT beside them, HTTP, overload, thousands of adapters, images, training, start-up and memory.
+
+    Each is set against its bar.
 
     Run it on a machine that does nothing else: the load average before and after is part of the report.
     """

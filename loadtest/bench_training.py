@@ -1,95 +1,101 @@
-"""What a training beside them costs the predictions of the same server."""
+"""LoRA training beside transformers' Trainer: the same model, rows, epochs and learning rate, on one machine.
+
+The Trainer keeps its defaults: float32, rows in random order, each batch padded to its longest by DataCollatorWithPadding
+(without it, it cannot batch texts at all), a linear schedule. Its batch size alone is ours, not its 8: with 8 it would take
+four times the steps, and what is compared is how a step is computed. Ours are the defaults of ``quickchange train``.
+Validation is outside both times.
+"""
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from random import Random
-from statistics import median
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING, Any
 
-import httpx
-
-from loadtest.bench_http import full_load
-from loadtest.bench_overload import arrivals
-from loadtest.client import open_loop
+from loadtest.bench_model import Unprepared
 from loadtest.figures import Figure
-from loadtest.outcome import OK, Outcome
 from loadtest.plan import Bench, Part
-from loadtest.served import asked, served
 
-JOBS = "/v1/training-jobs"
-LOAD = 0.3  # of the capacity: predictions then wait for each other seldom, so that p99 tells what the training adds
-CONNECTIONS = 8  # whose closed loop tells the capacity
-SLOWER = 2.0
-ROWS, OPTIONS = 4000, {"epochs": 1000, "batch_size": 32}  # more than any measurement lasts
-LONGEST_START = 180.0
+if TYPE_CHECKING:
+    from training.data import TextData
+    from training.text_model import Recipe
 
-
-def training_jobs(bench: Bench) -> Part:
-    """p99 of predictions during a training over p99 without one, at the same arrivals, in turns."""
-    shape, tenants = bench.plan.served[0], bench.plan.tenants
-    requests = [one.request for one in asked(bench, tenants)]
-    settings = {"max_training_jobs": 1, "jobs_dir": bench.scratch / "jobs", "dtype": bench.dtype}
-    pairs, speeds = [], []
-    with served(bench, shape, tenants, **settings) as server, httpx.Client(base_url=server.url, timeout=60) as http:
-        rate = LOAD * full_load(server.port, requests, CONNECTIONS, bench.plan.block).rate
-        for repeat in range(bench.repeats):
-            bench.say(f"training-jobs: {shape} {bench.dtype}, repeat {repeat + 1} of {bench.repeats}")
-            times = arrivals(rate, 0.0, bench.plan.steady, Random(repeat))
-            alone = open_loop(server.port, requests, times, bench.plan.steady)
-            with training(http, bench) as job:
-                beside = open_loop(server.port, requests, times, bench.plan.steady)
-                speeds.append(http.get(f"{JOBS}/{job}").raise_for_status().json()["progress"]["texts_per_second"])
-            pairs.append((alone, beside))
-    return Part([figure(f"{shape} {bench.dtype}", rate, pairs, speeds)])
+BAR, STRETCH = 1.5, 3.0
+LOST = 0.5  # points of accuracy
 
 
-def figure(what: str, rate: float, pairs: Sequence[tuple[Outcome, Outcome]], speeds: Sequence[float]) -> Figure:
-    """The row of the training, with a value for each pair of a measurement without it and one beside it."""
-    slower = [beside.milliseconds(0.99) / alone.milliseconds(0.99) for alone, beside in pairs]
-    refused = sum(one.count(lambda status: status != OK) for pair in pairs for one in pair)
-    detail = {
-        "p99 ms": median(beside.milliseconds(0.99) for _, beside in pairs),
-        "p99 ms alone": median(alone.milliseconds(0.99) for alone, _ in pairs),
-        "p50 ms": median(beside.milliseconds(0.5) for _, beside in pairs),
-        "p50 ms alone": median(alone.milliseconds(0.5) for alone, _ in pairs),
-        "requests/s": rate,
-        "trained texts/s": median(speeds),
-    }
-    note = f"{refused} answers were not 200" if refused or any(math.isnan(value) for value in slower) else ""
-    return Figure(f"{what}: p99 of predictions during a training / without", "×", SLOWER, slower, detail, note)
+def training(bench: Bench) -> Part:
+    """Texts per second of a LoRA epoch over the Trainer's, and the accuracy that either reaches.
+
+    Raises :class:`Unprepared` where there is no labelled data.
+    """
+    from training.text_model import Recipe
+    from training.text_run import RunOptions, fit_text
+
+    data = _labelled(bench.data, bench.plan.rows)
+    ours, theirs = [], []
+    for repeat in range(bench.repeats):
+        recipe = Recipe(base_model=bench.base_model, epochs=1, select="accuracy", seed=repeat)
+        bench.say(f"training: ours, repeat {repeat + 1} of {bench.repeats}")
+        fitted = fit_text(data, recipe, RunOptions(quiet=True))
+        ours.append((len(data.splits["train"]) / fitted.seconds_per_epoch, 100 * fitted.metrics["validation"]["accuracy"]))
+        bench.say(f"training: the Trainer, repeat {repeat + 1} of {bench.repeats}")
+        theirs.append(_trainer(data, recipe, bench.scratch / "trainer"))
+    return Part(figures(ours, theirs))
 
 
-@contextmanager
-def training(http: httpx.Client, bench: Bench) -> Iterator[str]:
-    """A training that takes its steps while the block runs; its id. It is cancelled after that."""
-    texts = bench.texts()
-    rows = [json.dumps({"text": next(texts), "label": ("a", "b")[i % 2]}) for i in range(ROWS)]
-    form = {"name": "trained", "options": json.dumps(OPTIONS)}
-    files = {"data": ("texts.jsonl", "\n".join(rows).encode())}
-    job = http.post(JOBS, data=form, files=files).raise_for_status().json()["id"]
+def figures(ours: list[tuple[float, float]], theirs: list[tuple[float, float]]) -> list[Figure]:
+    """The rows of the report, from each repeat's texts per second and accuracy in per cent."""
+    faster = [a / b for (a, _), (b, _) in zip(ours, theirs, strict=True)]
+    rates = {"ours texts/s": mean(rate for rate, _ in ours), "Trainer texts/s": mean(rate for rate, _ in theirs)}
+    reached = {"ours %": mean(share for _, share in ours), "Trainer %": mean(share for _, share in theirs)}
+    # One run's accuracy is as much its seed as its method: what is compared is the mean over all.
+    lost = [reached["Trainer %"] - reached["ours %"]]
+    return [
+        Figure("LoRA training: texts/s / the Trainer's", "×", BAR, faster, rates, stretch=STRETCH, at_least=True),
+        Figure("LoRA training: accuracy lost to the Trainer", "points", LOST, lost, reached),
+    ]
+
+
+def _labelled(folder: Path, rows: int) -> TextData:
+    from training.data import DataError, Split, load_text_data
+
     try:
-        _wait(lambda: bool((_job(http, job).get("progress") or {}).get("step")))
-        yield job
-    finally:
-        http.delete(f"{JOBS}/{job}").raise_for_status()
-        _wait(lambda: _job(http, job)["state"] == "cancelled")
+        data = load_text_data(str(folder))
+    except DataError as error:
+        raise Unprepared(f"training needs labelled data, and there is none by --data: {error}") from None
+    train = data.splits["train"]
+    return replace(data, splits={**data.splits, "train": Split(train.texts[:rows], train.labels[:rows])})
 
 
-def _job(http: httpx.Client, job: str) -> dict[str, Any]:
-    found: dict[str, Any] = http.get(f"{JOBS}/{job}").raise_for_status().json()
-    if found["state"] in ("failed", "succeeded"):
-        raise RuntimeError(f"the training {found['state']} during the measurement: {found['error']}")
-    return found
+def _trainer(data: TextData, recipe: Recipe, scratch: Path) -> tuple[float, float]:
+    """Texts per second and the accuracy on validation, in per cent, of the Trainer."""
+    import torch
+    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
+    from training.text_model import build, tokenise
 
-def _wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LONGEST_START
-    while not condition():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"the training did not get there within {LONGEST_START:g} s")
-        time.sleep(0.1)
+    torch.manual_seed(recipe.seed)
+    model, tokenizer = build(recipe, data.labels, data.problem_type)
+
+    def rows(split: str) -> list[dict[str, Any]]:
+        part = data.splits[split]
+        tokens = tokenise(tokenizer, part.texts, recipe.max_length)
+        return [{"input_ids": ids, "label": label} for ids, label in zip(tokens, part.labels, strict=True)]
+
+    arguments = TrainingArguments(
+        str(scratch), per_device_train_batch_size=recipe.batch_size, num_train_epochs=recipe.epochs, seed=recipe.seed,
+        learning_rate=recipe.learning_rate, save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True,
+        dataloader_pin_memory=torch.cuda.is_available(),  # it would warn that there is nothing to pin for
+    )  # fmt: skip
+    train = rows("train")
+    collator = DataCollatorWithPadding(tokenizer)
+    trainer = Trainer(model, arguments, data_collator=collator, train_dataset=train, processing_class=tokenizer)
+    started = time.perf_counter()
+    trainer.train()
+    took = time.perf_counter() - started
+    predicted = trainer.predict(rows("validation")).predictions.argmax(-1)
+    right = mean(bool(a == b) for a, b in zip(predicted.tolist(), data.splits["validation"].labels, strict=True))
+    return recipe.epochs * len(train) / took, 100 * right

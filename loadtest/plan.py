@@ -25,7 +25,8 @@ class Plan:
     ``live`` counts the adapters that rows choose from; ``rounds`` are interleaved pairs a repeat; ``block`` is the seconds of
     one closed-loop measurement; ``steady``, ``flood`` and ``after`` are those of the overload's three phases; ``loads`` are
     the offered loads of the sweep over the capacity, each for ``step`` seconds; ``starts`` of a server are timed;
-    ``images`` are asked about in a repeat; ``squares`` are the sizes of the products that tell the machine's best rate.
+    ``images`` are asked about in a repeat; ``squares`` are the sizes of the products that tell the machine's best rate;
+    ``rows`` are trained on.
     """
 
     shapes: Sequence[str] = ("TinyBERT", "MiniLM", "RoBERTa")
@@ -43,12 +44,13 @@ class Plan:
     starts: int = 3
     images: int = 30
     squares: Sequence[int] = SIZES
+    rows: int = 6400
     rehearsal: bool = False
 
 
 REHEARSAL = Plan(
     shapes=("toy",), served=("toy",), live=(1, 4), tenants=4, tokens=128, rounds=1, block=0.5,
-    steady=0.4, flood=1.2, after=1.0, loads=(0.5, 2.0), step=0.3, starts=1, images=3, squares=(64,), rehearsal=True,
+    steady=0.4, flood=1.2, after=1.0, loads=(0.5, 2.0), step=0.3, starts=1, images=3, squares=(64,), rows=64, rehearsal=True,
 )  # fmt: skip
 
 

@@ -124,7 +124,8 @@ class Course:
         if self.best_epoch == epoch:
             self.best = self._trainer.tensors()
         self.loss = 0.0
-        self.save()
+        if self.is_over or not self._options.checkpoint_every:
+            self.save()
         self._accelerator.log({f"{VALIDATION}/{name}": value for name, value in metrics.items()}, step=self.step)
         self._say(f"epoch {epoch}: loss {loss:.4f}, " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
         if self._options.after_epoch:
