@@ -17,7 +17,7 @@ from training.data_types import MULTI, REGRESSION, SINGLE
 from training.metrics import HALF
 from training.scored import Scored, logits_of_scores
 from training.slices import slices
-from training.vqa_data import Example, kind_of, load_vqa_data
+from training.vqa_data import Example, load_vqa_data
 
 T = TypeVar("T")
 BATCH = 32  # texts or questions at a time
@@ -72,11 +72,10 @@ def _named(data: TextData, target: Any) -> Any:
 def vqa_rows(answers: Sequence[str], examples: Sequence[Example]) -> Rows:
     """The rows of questions about images, with a slice for each kind of answer."""
     true = [answers[example.answer] if example.answer >= 0 else ELSEWHERE for example in examples]
-    kinds: dict[str, list[int]] = {"colour": [], "number": [], "object": []}
-    for row, answer in enumerate(true):
-        kinds[kind_of(answer)].append(row)
-    found = {kind: rows for kind, rows in kinds.items() if rows}
-    return Rows(SINGLE, tuple(dict.fromkeys(true)), true, examples=examples, slices=found)
+    kinds: dict[str, list[int]] = {kind: [] for kind in sorted({example.kind for example in examples})}
+    for row, example in enumerate(examples):
+        kinds[example.kind].append(row)
+    return Rows(SINGLE, tuple(dict.fromkeys(true)), true, examples=examples, slices=kinds)
 
 
 def score(adapter: Adapter, rows: Rows, labels: Sequence[str] = (), console: Console | None = None) -> Scored:

@@ -78,7 +78,7 @@ class Inputs:
 
 def _moments(table: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation, (d,), of a table's rows, each of which is read once however often it occurs."""
-    places, counts = rows.unique(return_counts=True)
+    places, counts = torch.unique(rows, return_counts=True)
     chunks = [(table[p].double(), c.double()) for p, c in zip(places.split(CHUNK), counts.split(CHUNK), strict=True)]
     mean = torch.stack([count @ chunk for chunk, count in chunks]).sum(0) / len(rows)
     squares = torch.stack([count @ (chunk - mean).square() for chunk, count in chunks]).sum(0)
