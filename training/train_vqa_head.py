@@ -27,6 +27,7 @@ from training.bundles import library_versions, weights_bytes, write_bundle
 from training.cards import VQA_LIMITS, card
 from training.data import DataError
 from training.vqa_data import MAX_ANSWERS, MIN_COVERAGE, VqaData, load_vqa_data
+from training.vqa_features import embed
 from training.vqa_measure import NO_WORDNET, Similarity, similarity_of
 from training.vqa_model import Recipe
 from training.vqa_run import Towers, everything, fit, run
@@ -46,7 +47,8 @@ def train(
     started = time.monotonic()
     towers = Towers.load(recipe.image_encoder, recipe.sentence_encoder)
     with Progress(console=console) as progress:
-        done = run(data, towers, recipe, cache, progress, skip_bad=skip_bad)
+        read, features = embed(data, towers.images, towers.sentences, cache, progress, skip_bad=skip_bad)
+        done = run(read, features, towers, recipe, progress)
         tensors = fit(everything(done.features), done.named, recipe, progress)[0] if recipe.refit else done.tensors
     config = adapter_config(done.data, towers, recipe)
     sizes = [(tower.size, tower.fingerprint) for tower in (towers.images, towers.sentences)]

@@ -10,8 +10,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from training.data import DataError
-from training.vqa_data_formats import BadRow, Read, Row, read
+from training.data import BadRow, DataError
+from training.vqa_data_formats import Read, Row, read
 
 HELD_OUT = 10  # one question in so many is held out
 MIN_COVERAGE, MAX_ANSWERS = 0.8, 3000
@@ -120,7 +120,7 @@ def _example(row: Row, place: Mapping[str, int]) -> Example:
 
 def _listing(source: Path, found: Read) -> str:
     total = sum(map(len, found.rows.values())) + len(found.bad)
-    first = "; ".join(f"{row.split} line {row.line}: {row.reason}" for row in found.bad[:SHOWN])
+    first = "; ".join(map(str, found.bad[:SHOWN]))
     more = f" and {len(found.bad) - SHOWN} more" if len(found.bad) > SHOWN else ""
     return f"{source.name}: {len(found.bad)} of {total} rows cannot be used ({first}{more}); --skip-bad leaves them out"
 

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from training.data import DataError
+from training.data import BadRow, DataError
 
 TABLES = {"train": "data_train.csv", "test": "data_eval.csv"}
 ANSWERS, IMAGES, EASY, EASY_NAME = "answer_space.txt", "images", "questions.json", "easy-vqa"
@@ -20,15 +20,6 @@ IMAGE_COLUMNS = ("image_id", "image", "image_path", "path", "file")
 V2_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 ACCEPTED = f"""a folder with {TABLES["train"]} and {IMAGES}/ (DAQUAR), one with train/{EASY} (easy-vqa), one with \
 *questions*.json and *annotations*.json (VQA v2), a CSV file with image paths, or {EASY_NAME} where that package is installed"""
-
-
-@dataclass(frozen=True, slots=True)
-class BadRow:
-    """A row that cannot be used, by the line or the number it has in its file, and why."""
-
-    split: str
-    line: int
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +32,15 @@ class Row:
     kind: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row is: its split, its file, and its line or its number there."""
+
+    split: str
+    file: Path
+    line: int
+
+
 @dataclass(slots=True)
 class Read:
     """What was read: rows a split, the answer list where the data brings one, and the rows that cannot be used."""
@@ -49,16 +49,22 @@ class Read:
     answers: tuple[str, ...] = ()
     bad: list[BadRow] = field(default_factory=list)
 
-    def add(self, split: str, line: int, question: str, image: Path | str, answers: Iterable[str], kind: str = "") -> None:
+    def add(
+        self, place: Place, question: str, image: Path | str, answers: Iterable[str], kind: str = ""
+    ) -> None:  # fmt: skip
         """A row, or why it is none; ``image`` is text where there is no such file."""
         given = tuple(dict.fromkeys(answer for part in answers if (answer := part.strip())))
         empty = [name for name, value in (("question", question.strip()), ("answer", given), ("image", image)) if not value]
         if empty:
-            self.bad.append(BadRow(split, line, f"{' and '.join(empty)} empty"))
+            self.drop(place, f"{' and '.join(empty)} empty")
         elif isinstance(image, str):
-            self.bad.append(BadRow(split, line, f"no image {image!r}"))
+            self.drop(place, f"no image {image!r}")
         else:
-            self.rows.setdefault(split, []).append(Row(question, image, given, kind))
+            self.rows.setdefault(place.split, []).append(Row(question, image, given, kind))
+
+    def drop(self, place: Place, reason: str) -> None:
+        """Leave a row out."""
+        self.bad.append(BadRow(place.split, place.line, reason, f"{place.file.name} line {place.line}"))
 
 
 def read(source: Path) -> Read:
@@ -108,7 +114,9 @@ def _csv(table: Path, images: Path, split: str, found: Read) -> None:
                 )
             for row in reader:
                 name = (row[image] or "").strip()
-                found.add(split, reader.line_num, row["question"] or "", place(name), (row["answer"] or "").split(","))
+                found.add(
+                    Place(split, table, reader.line_num), row["question"] or "", place(name), (row["answer"] or "").split(",")
+                )
     except (UnicodeDecodeError, csv.Error):
         raise DataError(f"{table.name} is not a CSV file in UTF-8") from None
 
@@ -121,11 +129,12 @@ def _easy(folder: Path) -> Read:
             continue
         place = _finder(folder / split / IMAGES)
         for number, entry in enumerate(_json(folder / split / EASY), 1):
+            where = Place(split, folder / split / EASY, number)
             match entry:
                 case [str(question), str(answer), int(image)]:
-                    found.add(split, number, question, place(str(image)), (answer,))
+                    found.add(where, question, place(str(image)), (answer,))
                 case _:
-                    found.bad.append(BadRow(split, number, "not a list of question, answer and image number"))
+                    found.drop(where, "not a list of question, answer and image number")
     return found
 
 
@@ -148,22 +157,22 @@ def _v2(folder: Path) -> Read:
         answers = {entry.get("question_id"): entry for entry in _entries(annotations, "annotations")["annotations"]}
         for number, entry in enumerate(asked["questions"], 1):
             image = _v2_image(files, subset, entry.get("image_id", ""))
-            _v2_row(found, split, number, entry, answers.get(entry.get("question_id")), image)
+            _v2_row(found, Place(split, questions, number), entry, answers.get(entry.get("question_id")), image)
     return found
 
 
 def _v2_row(
-    found: Read, split: str, number: int, entry: Mapping[str, Any], answered: Mapping[str, Any] | None,
+    found: Read, place: Place, entry: Mapping[str, Any], answered: Mapping[str, Any] | None,
     image: Path | str,
 ) -> None:  # fmt: skip
     if answered is None:
-        found.bad.append(BadRow(split, number, f"no annotation for question_id {entry.get('question_id')!r}"))
+        found.drop(place, f"no annotation for question_id {entry.get('question_id')!r}")
         return
     given = Counter(str(a.get("answer", "")) for a in answered.get("answers", []) if isinstance(a, Mapping))
     label = str(answered.get("multiple_choice_answer") or next((answer for answer, _ in given.most_common(1)), ""))
     answers = (label, *(answer for answer, _ in given.most_common()))
     kind = str(answered.get("answer_type", "")).replace("/", "_")
-    found.add(split, number, str(entry.get("question", "")), image, answers, kind)
+    found.add(place, str(entry.get("question", "")), image, answers, kind)
 
 
 def _v2_image(files: Mapping[str, Path], subset: str, number: Any) -> Path | str:

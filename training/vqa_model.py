@@ -68,12 +68,13 @@ class Inputs:
         moments = [_moments(table, train[:, column]) for table, column in self._parts]
         self.mean = torch.cat([mean for mean, _ in moments])
         self.gain = torch.cat([scales[part] * _gain(deviation) for part, (_, deviation) in zip(sees, moments, strict=True)])
+        self._shift = -self.mean * self.gain
         self.size = len(self.mean)
 
     def __call__(self, rows: Tensor) -> Tensor:
         """(..., size) of (..., 3) rows."""
         joined = torch.cat([table[rows[..., column]] for table, column in self._parts], dim=-1)
-        return joined.sub_(self.mean).mul_(self.gain)
+        return torch.addcmul(self._shift, joined, self.gain)
 
 
 def _moments(table: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,7 +116,7 @@ class Heads(nn.Module):
             return x
         draws = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
         kept = draws.view(torch.uint8)[: x.numel()].view(x.shape) >= limit
-        return x * kept * (256 / (256 - limit))
+        return x * kept.to(x.dtype).mul_(256 / (256 - limit))
 
 
 def _layer(members: int, inputs: int, outputs: int) -> tuple[nn.Parameter, nn.Parameter]:
@@ -166,8 +167,9 @@ def fit_heads(inputs: Inputs, rows: Tensor, answers: Tensor, recipe: Recipe, aft
         orders = torch.stack([torch.randperm(len(rows)) for _ in range(recipe.members)])
         for places in torch.split(orders, recipe.batch_size, dim=1):
             chunk = rows[places]
+            x = inputs(chunk)
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                logits = heads(inputs(chunk))
+                logits = heads(x.bfloat16() if bf16 else x)
             # The sum over heads of each one's mean: no head's gradient depends on how many there are.
             loss = cross_entropy(logits.flatten(0, 1).float(), targets[chunk[..., 2].flatten()], reduction="sum")
             optimizer.zero_grad()

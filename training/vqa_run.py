@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from rich.progress import Progress
@@ -15,7 +14,7 @@ from service.models.sentence_encoder import SentenceEncoder, load_sentence_encod
 from service.models.vqa_head import VqaHead
 from training.bundles import halve
 from training.vqa_data import VqaData
-from training.vqa_features import Features, embed
+from training.vqa_features import Features
 from training.vqa_measure import Similarity, figures
 from training.vqa_model import Heads, Inputs, Recipe, export, fit_heads, predict
 
@@ -42,7 +41,7 @@ class Run:
     """Fitted heads, as ``tensors`` in float16, their ``curve``, and the answers given to every split but the training one.
 
     ``predicted`` has those of the head as it is served, ``guessed`` those of heads that see the question or the image alone,
-    by what they see; ``data`` is without the rows whose image cannot be read.
+    by what they see.
     """
 
     data: VqaData
@@ -64,11 +63,8 @@ class Run:
         return found
 
 
-def run(
-    data: VqaData, towers: Towers, recipe: Recipe, cache: Path, progress: Progress, *, skip_bad: bool = False
-) -> Run:  # fmt: skip
-    """Embed what the cache does not hold, fit the heads and the two that guess, and answer every split but the training one."""
-    data, features = embed(data, towers.images, towers.sentences, cache, progress, skip_bad=skip_bad)
+def run(data: VqaData, features: Features, towers: Towers, recipe: Recipe, progress: Progress) -> Run:
+    """Fit the heads and the two that guess to what was embedded, and answer every split but the training one."""
     named = _names(towers.sentences, data.answers)
     asked = {name: rows for name, rows in features.rows.items() if name != TRAIN}
     guessed = {}

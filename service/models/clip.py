@@ -32,7 +32,7 @@ class ClipImages:
     """CLIP's image tower."""
 
     def __init__(self, name: str, model: Any, scaling: Scaling, device: torch.device, dtype: torch.dtype) -> None:
-        self.name, self.size, self.fingerprint = name, int(model.visual_projection.out_features), _fingerprint(model)
+        self.name, self.size, self.fingerprint = name, int(model.config.projection_dim), _fingerprint(model)
         self._scaling, self._model, self._dtype = scaling, model.to(device, dtype), dtype
         mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (scaling.mean, scaling.std))
         self._factor, self._shift = 1 / std, -mean / std
@@ -54,7 +54,7 @@ class ClipTexts(Texts):
 
     def __init__(self, name: str, model: Any, tokenizer: Tokenizer, pad: int, device: torch.device) -> None:
         super().__init__(tokenizer, int(model.config.max_position_embeddings), "")
-        self.name, self.size, self.fingerprint = name, int(model.text_projection.out_features), _fingerprint(model)
+        self.name, self.size, self.fingerprint = name, int(model.config.projection_dim), _fingerprint(model)
         self._model, self._pad, self._device = model.to(device), pad, device
 
     @torch.inference_mode()

@@ -107,8 +107,9 @@ def test_bad_rows_are_listed_with_their_lines_or_left_out(tmp_path: Path) -> Non
     with pytest.raises(DataError) as caught:
         load_vqa_data(folder)
     assert str(caught.value) == (
-        "daquar: 4 of 44 rows cannot be used (train line 43: answer empty; train line 44: question empty; "
-        "train line 45: no image 'image9' and 1 more); --skip-bad leaves them out"
+        "daquar: 4 of 44 rows cannot be used (data_train.csv line 43: answer empty; "
+        "data_train.csv line 44: question empty; data_train.csv line 45: no image 'image9' and 1 more); "
+        "--skip-bad leaves them out"
     )
     data = load_vqa_data(folder, skip_bad=True)
     assert sizes(daquar(tmp_path / "good")) == {name: len(split) for name, split in data.splits.items()}
@@ -120,13 +121,14 @@ def test_bad_entries_of_json_are_listed_by_their_number(tmp_path: Path) -> None:
     rows = json.loads((folder / "train" / "questions.json").read_text())
     (folder / "train" / "questions.json").write_text(json.dumps([*rows, "what", ["what", "red", 7]]))
     with pytest.raises(
-        DataError, match=r"train line 41: not a list of question, answer and image number; train line 42: no image"
+        DataError,
+        match=r"questions\.json line 41: not a list of question, answer and image number; questions\.json line 42: no image",
     ):
         load_vqa_data(folder)
     v2 = vqa_v2(tmp_path / "v2")
     file = next(v2.glob("*train2014_annotations.json"))
     file.write_text(json.dumps({"annotations": json.loads(file.read_text())["annotations"][1:]}))
-    with pytest.raises(DataError, match=r"train line 20: no annotation for question_id 19"):
+    with pytest.raises(DataError, match=r"questions\.json line 20: no annotation for question_id 19"):
         load_vqa_data(v2)
     file.write_text("[]")
     with pytest.raises(DataError, match="no list of objects under 'annotations'"):
