@@ -59,6 +59,6 @@ def _loaded(base_model: str, config: Mapping[str, Any], tensors: Mapping[str, Te
     plain = AutoModelForSequenceClassification.from_pretrained(locate(base_model, OPTION), num_labels=label_count)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")  # peft asks transformers by an old name
-        model = get_peft_model(plain, LoraConfig(**{**config, "inference_mode": False}))
+        model = get_peft_model(plain, LoraConfig(**{**config, "inference_mode": False, "base_model_name_or_path": None}))
     set_peft_model_state_dict(model, {name: tensor.float() for name, tensor in tensors.items()})
     return model.to(device())
