@@ -53,8 +53,9 @@ def test_a_csv_file_gives_its_rows_and_the_lines_where_they_begin(
 ) -> None:
     file = io.StringIO(newline="")
     # Python's writer leaves a lone \r unquoted beside \n, and that is a line's end to whoever reads it.
-    quoting = csv.QUOTE_ALL if any("\r" in text for text, _ in rows) else csv.QUOTE_MINIMAL
-    writer = csv.writer(file, delimiter="\t" if suffix == "tsv" else ",", lineterminator=end, quoting=quoting)
+    alone = any("\r" in text for text, _ in rows)
+    delimiter = "\t" if suffix == "tsv" else ","
+    writer = csv.writer(file, delimiter=delimiter, lineterminator=end, quoting=csv.QUOTE_ALL if alone else csv.QUOTE_MINIMAL)
     writer.writerow(["text", "label"])
     lines = []
     for row in rows:
