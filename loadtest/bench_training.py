@@ -73,7 +73,7 @@ def _labelled(folder: Path, rows: int) -> TextData:
 def _trainer(data: TextData, recipe: Recipe, scratch: Path) -> tuple[float, float]:
     """Texts per second and the accuracy on validation, in per cent, of the Trainer."""
     import torch
-    from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+    from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainingArguments
 
     from training.text_model import build, tokenise
 
@@ -93,6 +93,7 @@ def _trainer(data: TextData, recipe: Recipe, scratch: Path) -> tuple[float, floa
     train = rows("train")
     collator = DataCollatorWithPadding(tokenizer)
     trainer = Trainer(model, arguments, data_collator=collator, train_dataset=train, processing_class=tokenizer)
+    trainer.remove_callback(PrinterCallback)  # what it would print is in the report
     started = time.perf_counter()
     trainer.train()
     took = time.perf_counter() - started

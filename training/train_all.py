@@ -19,6 +19,7 @@ from service.store.bundle import Bundle
 from training.bundles import write_bundle
 from training.data import DataError, ReadOptions, load_text_data
 from training.text_model import Recipe
+from training.text_run import RunOptions
 from training.train_text_adapter import source_name, train
 from training.train_vqa_head import train as train_vqa
 from training.vqa_data import load_vqa_data
@@ -57,7 +58,8 @@ def train_one(name: str, data: Path, output: Path) -> Bundle:
         return train_vqa(load_vqa_data(data / "daquar", recipe.seed), recipe, VQA, "daquar", output / "embeddings")
     chosen = ADAPTERS[name]
     loaded = load_text_data(str(data / "tweeteval" / chosen.folder), SHIPPED, chosen.recipe.seed)
-    return train(loaded, chosen.recipe, name, source_name(data / "tweeteval" / chosen.folder))
+    source = source_name(data / "tweeteval" / chosen.folder)
+    return train(loaded, chosen.recipe, name, source, RunOptions(output / ".state" / name))
 
 
 def main(
