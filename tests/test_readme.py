@@ -9,6 +9,7 @@ from pathlib import Path
 from service.cli import app, curls
 from service.routes.problems import STATUS
 from service.settings import PREFIX, Settings
+from training.commands import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -39,10 +40,13 @@ def test_files_that_commands_and_links_name_exist() -> None:
     assert [name for name in (*linked, *uploaded) if not (ROOT / name).exists()] == []
 
 
-def test_the_scripts_named_are_there() -> None:
-    scripts = set(re.findall(r"python -m (training\.\w+)", README))
-    assert scripts >= {"training.train_text_adapter", "training.train_vqa_head", "training.evaluate", "training.publish"}
-    assert all((ROOT / f"{script.replace('.', '/')}.py").is_file() for script in scripts)
+def test_the_training_commands_named_are_there_and_all_are_named() -> None:
+    own = {"serve", "doctor", "adapters", "keys", "jobs"}
+    table = README[README.index("docs/training.md") : README.index("From Python")]
+    named = set(re.findall(r"`(?:quickchange )?([a-z-]+)`", "\n".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)))) - own
+    assert named == set(COMMANDS)
+    pages = README + "".join(path.read_text("utf-8") for path in (ROOT / "docs").rglob("*.md"))
+    assert set(re.findall(r"^quickchange ([a-z-]+)", pages, re.MULTILINE)) <= {*COMMANDS, *own}
 
 
 def test_the_subcommands_named_are_there() -> None:
