@@ -12,7 +12,7 @@ from peft import LoraConfig
 from service.models.lora_options import HARMLESS, HONOURED, REFUSED, Ranks, option_faults
 
 PEFT = {field.name for field in fields(LoraConfig)}
-OURS = {"id2label", "label2id", "num_labels"}  # what transformers' configurations call labels
+OURS = {"id2label", "label2id", "num_labels", "problem_type"}  # what transformers' configurations call labels
 
 
 def config(**changes: Any) -> dict[str, Any]:

@@ -153,4 +153,4 @@ def test_a_listing_of_many_pages_is_complete(s3: S3, tmp_path: Path, monkeypatch
     store.publish(Ref("c", 2), bundle())
     assert store.names() == ["a", "b", "c", "d", "e"] and store.versions("c") == [1, 2]
     store.delete(Ref("c", 1))
-    assert store.versions("c") == [2] and len(store.objects.files("c")) == 4
+    assert store.versions("c") == [2] and set(store.objects.files("c")) == paths(Ref("c", 2))
