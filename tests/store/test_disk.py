@@ -15,7 +15,7 @@ import pytest
 from service.errors import AdapterIncompatible, AdapterNotFound, StoreFull, Unavailable
 from service.store.disk import Disk
 from service.store.files import ObjectStore
-from service.store.layout import CARD, CONFIG, MANIFEST, WEIGHTS
+from service.store.layout import CONFIG, MANIFEST, WEIGHTS
 from service.store.selector import Ref
 from tests.store.test_files import FILES, ONE, TWO, bundle, paths
 
