@@ -20,7 +20,9 @@ RUN python -m venv /opt/quickchange
 ENV PATH=/opt/quickchange/bin:$PATH
 COPY pyproject.toml constraints.txt README.md ./
 COPY service service
-# What serving needs and no more: none of the extras.
+COPY training training
+# What serving needs and no more: none of the extras. To train on the server, install '.[train]', leave out
+# QUICKCHANGE_MAX_TRAINING_JOBS below, and put QUICKCHANGE_JOBS_DIR on a volume that the user may write.
 RUN pip install --no-cache-dir -c constraints.txt .
 
 FROM python:3.11-slim AS serve
@@ -33,7 +35,8 @@ ENV PATH=/opt/quickchange/bin:$PATH \
     HF_HUB_OFFLINE=1 \
     QUICKCHANGE_HOST=0.0.0.0 \
     QUICKCHANGE_PORT=8000 \
-    QUICKCHANGE_ADAPTERS_DIR=/app/adapters
+    QUICKCHANGE_ADAPTERS_DIR=/app/adapters \
+    QUICKCHANGE_MAX_TRAINING_JOBS=0
 USER 10001:10001
 # A named volume starts with the shipped adapters and keeps what is uploaded.
 VOLUME ["/app/adapters"]

@@ -9,10 +9,11 @@ from importlib.metadata import entry_points
 from typing import Any, cast
 
 import typer
+from rich.markup import escape
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from service.cli_output import one_line_errors
+from service.cli_output import errors, one_line_errors
 from service.errors import QuickchangeError
 
 GROUP = "quickchange.commands"  # of entry points that name a mapping: command → (module:function, a line of help)
@@ -26,7 +27,13 @@ class MissingLibrary(QuickchangeError):
 @cache
 def plugins() -> Mapping[str, tuple[str, str]]:
     """What is added: for each command its function as ``module:name`` and a line of help."""
-    return {name: command for point in entry_points(group=GROUP) for name, command in point.load().items()}
+    found: dict[str, tuple[str, str]] = {}
+    for point in entry_points(group=GROUP):
+        try:
+            found |= point.load()
+        except ImportError as error:  # what is wrong with another package leaves our own commands as they are
+            errors.print(f"[yellow]no commands of {escape(point.name)}:[/] {escape(str(error))}", soft_wrap=True)
+    return found
 
 
 class PluginGroup(TyperGroup):

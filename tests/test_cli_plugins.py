@@ -62,6 +62,13 @@ def test_a_missing_library_is_one_line(site: Path) -> None:
     ]
 
 
+def test_a_package_whose_commands_cannot_be_found_leaves_the_others(site: Path) -> None:
+    (site / "neighbour" / "commands.py").unlink()
+    ran = quickchange(site, "keys", "--help")
+    assert ran.returncode == 0 and "API keys" in ran.stdout
+    assert "no commands of neighbour: No module named 'neighbour.commands'" in ran.stderr
+
+
 def test_an_unknown_command_is_named(site: Path) -> None:
     ran = quickchange(site, "nonsense")
     assert ran.returncode == 2
