@@ -52,7 +52,9 @@ class Training:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                start_new_session=True,
+                # A group of its own, so that it is ended whole, and no session of its own: Linux shares the processors out
+                # between sessions first, and its priority would count only against itself (sched(7), autogroups).
+                process_group=0,
             )
 
     @property
