@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +72,15 @@ def train(folder: Path) -> None:
     """Train as ``job.json`` says, and write the bundle, which is there whole or not at all."""
     from training.bundles import write_bundle
     from training.data import ReadOptions, load_text_data
-    from training.text_model import Recipe
+    from training.text_model import Recipe, enough_epochs
     from training.text_run import RunOptions, fit_text
     from training.train_text_adapter import bundle_of
 
     order = json.loads((folder / "job.json").read_bytes())
     recipe = Recipe(**{"base_model": order["base_model"], **_known(order["options"], Recipe)})
     data = load_text_data(str(folder / order["data"]), ReadOptions(**_known(order["options"], ReadOptions)), recipe.seed)
+    if order["options"].get("epochs") is None:
+        recipe = replace(recipe, epochs=enough_epochs(len(data.splits["train"]), recipe.batch_size))
     with Reports(folder / "progress.jsonl", recipe.epochs) as reports:
         options = RunOptions(
             folder=folder / "run", report_to=(), after_epoch=reports.after_epoch, on_progress=reports.on_progress, quiet=True

@@ -227,3 +227,11 @@ def test_a_key_with_a_prefix_knows_of_its_own_jobs_alone(start: Start, tmp_path:
         assert_problem(server.client.request(method, f"{JOBS}/{theirs}{path}", headers=eve), 403, "forbidden")
     for job in (mine, theirs):
         assert server.client.delete(f"{JOBS}/{job}", headers=bob).status_code == 202
+
+
+def test_small_data_gets_epochs_enough_where_none_are_given(start: Start) -> None:
+    server = start()
+    job = asked(server.client, options={name: value for name, value in QUICK.items() if name != "epochs"})
+    done = events(server.client, job)[-1][2]
+    assert done["state"] == "succeeded"
+    assert done["progress"]["steps"] >= 300 and done["progress"]["epochs"] > 4
