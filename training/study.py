@@ -25,6 +25,7 @@ from training.data import DataError, TextData, load_text_data
 from training.data_flags import Data, LabelColumn, Labels, LabelSeparator, ProblemType, SkipBad, TextColumn, read_options
 from training.data_types import AUTO
 from training.parameters import parameter_counts
+from training.recipe_flags import ClassWeights, LoraDropout, MaxLength, Precision
 from training.report import Report
 from training.run_state import RunFailed
 from training.serving_cost import Cost, adapter_costs, full_cost
@@ -115,10 +116,10 @@ def main(
     batch_size: Annotated[int, typer.Option(min=1)] = DEFAULTS.batch_size,
     learning_rate: Annotated[float, typer.Option(min=0, help="of LoRA")] = DEFAULTS.learning_rate,
     full_learning_rate: Annotated[float, typer.Option(min=0, help="of full fine-tuning")] = LEARNING_RATES[FULL],
-    lora_dropout: Annotated[float, typer.Option(help="dropout before each LoRA product")] = DEFAULTS.lora_dropout,
-    class_weights: Annotated[str, typer.Option(help="none, sqrt or balanced")] = DEFAULTS.class_weights,
-    max_length: Annotated[int, typer.Option(min=2, help="tokens; longer texts are cut")] = DEFAULTS.max_length,
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16")] = DEFAULTS.precision,
+    lora_dropout: LoraDropout = DEFAULTS.lora_dropout,
+    class_weights: ClassWeights = DEFAULTS.class_weights,
+    max_length: MaxLength = DEFAULTS.max_length,
+    precision: Precision = DEFAULTS.precision,
     select: Annotated[str, typer.Option(help="the validation figure that picks each run's epoch")] = DEFAULTS.select,
     reference: Annotated[str | None, typer.Option(help="variant to test against; else full fine-tuning, else the best")] = None,
     text_column: TextColumn = None,

@@ -29,6 +29,19 @@ from training.study_vqa_report import Outcome, report_of
 from training.terminal import show
 from training.vqa_data import MAX_ANSWERS, MIN_COVERAGE, VqaData, load_vqa_data
 from training.vqa_features import IMAGE_BATCH, MAX_PIXELS, embed
+from training.vqa_flags import (
+    CACHE,
+    Cache,
+    Data,
+    Grouped,
+    ImageScale,
+    MaxAnswers,
+    Members,
+    MemberSize,
+    MinCoverage,
+    SkipBad,
+    WordNet,
+)  # fmt: skip
 from training.vqa_measure import NO_WORDNET, similarity_of
 from training.vqa_model import Recipe
 from training.vqa_run import BASELINES, Towers, run
@@ -98,24 +111,22 @@ def image_ms(data: VqaData, towers: Towers) -> float:
 
 
 def main(
-    data: Annotated[Path, typer.Argument(help="folder of DAQUAR, easy-vqa or VQA v2, a CSV with image paths, or easy-vqa")],
+    data: Data,
     output: Annotated[Path, typer.Option(help="folder of the runs and the report")],
     towers: Annotated[list[str] | None, typer.Option(help="IMAGE+SENTENCE encoder; repeat for more")] = None,
     seeds: Annotated[str, typer.Option(help="seeds of the heads, with commas")] = "0",
-    cache: Annotated[Path, typer.Option(help="folder for embeddings, kept by content")] = Path("runs/embeddings"),
-    members: Annotated[int, typer.Option(min=1, help="heads side by side, each trained by itself")] = DEFAULTS.members,
-    member_size: Annotated[int, typer.Option(min=1, help="width of each")] = DEFAULTS.member_size,
+    cache: Cache = CACHE,
+    members: Members = DEFAULTS.members,
+    member_size: MemberSize = DEFAULTS.member_size,
     epochs: Annotated[int, typer.Option(min=1)] = DEFAULTS.epochs,
     batch_size: Annotated[int, typer.Option(min=1)] = DEFAULTS.batch_size,
-    image_scale: Annotated[float, typer.Option(min=0, help="of image features beside the question's")] = DEFAULTS.image_scale,
+    image_scale: ImageScale = DEFAULTS.image_scale,
     split_seed: Annotated[int, typer.Option(min=0, help="of the held-out tenth")] = 0,
-    grouped: Annotated[bool, typer.Option("--grouped", help="keep equal questions about one image on one side")] = False,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out rows and images that cannot be read")] = False,
-    min_coverage: Annotated[
-        float, typer.Option(min=0, max=1, help="least share of questions whose answer is in the list")
-    ] = MIN_COVERAGE,
-    max_answers: Annotated[int, typer.Option(min=2, help="most answers of a list that the data does not bring")] = MAX_ANSWERS,
-    wordnet: Annotated[Path | None, typer.Option(help="folder of WordNet's dictionary files, for WUPS")] = None,
+    grouped: Grouped = False,
+    skip_bad: SkipBad = False,
+    min_coverage: MinCoverage = MIN_COVERAGE,
+    max_answers: MaxAnswers = MAX_ANSWERS,
+    wordnet: WordNet = None,
 ) -> None:
     """Train the same head on every pair of towers, and write report.md, report.html and report.json into OUTPUT."""
     recipe = replace(

@@ -25,6 +25,7 @@ from training.cards import TEXT_LIMITS, Quality, card, text_quality
 from training.data import DataError, ReadOptions, TextData, load_text_data
 from training.data_flags import Data, LabelColumn, Labels, LabelSeparator, ProblemType, SkipBad, TextColumn, read_options
 from training.data_types import AUTO
+from training.recipe_flags import BaseModel, ClassWeights, LoraDropout, MaxLength, Precision
 from training.run_state import said_clearly
 from training.terminal import console, one_line_errors, progress
 from training.text_full import save_full
@@ -107,7 +108,7 @@ def main(
     data: Data,
     name: Annotated[str, typer.Option(help="adapter name, as clients will select it")],
     output: Annotated[Path | None, typer.Option(help="folder to write the bundle to")] = None,
-    base_model: Annotated[str, typer.Option(help="minilm, a folder, or a hub id")] = DEFAULTS.base_model,
+    base_model: BaseModel = DEFAULTS.base_model,
     method: Annotated[str, typer.Option(help="lora, or full for the whole model")] = DEFAULTS.method,
     save_full: Annotated[Path | None, typer.Option(help="with --method full: folder for the model")] = None,
     text_column: TextColumn = None,
@@ -118,7 +119,7 @@ def main(
     skip_bad: SkipBad = False,
     r: Annotated[int, typer.Option("--r", min=1, help="LoRA rank")] = DEFAULTS.r,
     lora_alpha: Annotated[int, typer.Option(help="LoRA scaling is lora_alpha / r")] = DEFAULTS.lora_alpha,
-    lora_dropout: Annotated[float, typer.Option(help="dropout before each LoRA product")] = DEFAULTS.lora_dropout,
+    lora_dropout: LoraDropout = DEFAULTS.lora_dropout,
     target_modules: Annotated[str, typer.Option(help="all-linear, or module names with commas")] = DEFAULTS.target_modules,
     epochs: Annotated[int | None, typer.Option(min=1, help="by default 3, and more for few rows")] = None,
     patience: Annotated[int, typer.Option(min=0, help="stop after so many epochs without a better one; 0: never")] = 0,
@@ -127,9 +128,9 @@ def main(
     weight_decay: Annotated[float, typer.Option(min=0)] = DEFAULTS.weight_decay,
     warmup: Annotated[float, typer.Option(min=0, max=1, help="share of the steps")] = DEFAULTS.warmup,
     label_smoothing: Annotated[float, typer.Option(min=0, max=1)] = DEFAULTS.label_smoothing,
-    class_weights: Annotated[str, typer.Option(help="none, sqrt or balanced")] = DEFAULTS.class_weights,
-    max_length: Annotated[int, typer.Option(min=2, help="tokens; longer texts are cut")] = DEFAULTS.max_length,
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16")] = DEFAULTS.precision,
+    class_weights: ClassWeights = DEFAULTS.class_weights,
+    max_length: MaxLength = DEFAULTS.max_length,
+    precision: Precision = DEFAULTS.precision,
     select: Annotated[str, typer.Option(help="figure that picks the best epoch, such as macro_f1")] = DEFAULTS.select,
     calibrate: Annotated[bool, typer.Option(help="fit a temperature on validation")] = DEFAULTS.calibrate,
     seed: Annotated[int, typer.Option(min=0)] = DEFAULTS.seed,

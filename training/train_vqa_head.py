@@ -28,6 +28,19 @@ from training.cards import VQA_LIMITS, card
 from training.data import DataError
 from training.vqa_data import MAX_ANSWERS, MIN_COVERAGE, VqaData, load_vqa_data
 from training.vqa_features import embed
+from training.vqa_flags import (
+    CACHE,
+    Cache,
+    Data,
+    Grouped,
+    ImageScale,
+    MaxAnswers,
+    Members,
+    MemberSize,
+    MinCoverage,
+    SkipBad,
+    WordNet,
+)  # fmt: skip
 from training.vqa_measure import NO_WORDNET, Similarity, similarity_of
 from training.vqa_model import Recipe
 from training.vqa_run import Towers, everything, fit, run
@@ -118,18 +131,18 @@ def describe(manifest: Manifest, data: VqaData, source: str, recipe: Recipe) -> 
 
 
 def main(
-    data: Annotated[Path, typer.Argument(help="folder of DAQUAR, easy-vqa or VQA v2, a CSV with image paths, or easy-vqa")],
+    data: Data,
     name: Annotated[str, typer.Option(help="adapter name, as clients will select it")],
     output: Annotated[Path, typer.Option(help="folder to write the bundle to")],
-    cache: Annotated[Path, typer.Option(help="folder for embeddings, kept by content")] = Path("runs/embeddings"),
+    cache: Cache = CACHE,
     image_encoder: Annotated[str, typer.Option(help="name, name:FILE with its weights, or clip:FOLDER")] = DEFAULTS.image_encoder,
     sentence_encoder: Annotated[str, typer.Option(help="minilm, a folder, a hub id, or clip:FOLDER")] = DEFAULTS.sentence_encoder,
-    members: Annotated[int, typer.Option(min=1, help="heads side by side, each trained by itself")] = DEFAULTS.members,
-    member_size: Annotated[int, typer.Option(min=1, help="width of each")] = DEFAULTS.member_size,
+    members: Members = DEFAULTS.members,
+    member_size: MemberSize = DEFAULTS.member_size,
     epochs: Annotated[int, typer.Option(min=1)] = DEFAULTS.epochs,
     batch_size: Annotated[int, typer.Option(min=1)] = DEFAULTS.batch_size,
     learning_rate: Annotated[float, typer.Option(min=0)] = DEFAULTS.learning_rate,
-    image_scale: Annotated[float, typer.Option(min=0, help="of image features beside the question's")] = DEFAULTS.image_scale,
+    image_scale: ImageScale = DEFAULTS.image_scale,
     answer_similarity: Annotated[
         float, typer.Option(min=0, max=1, help="like answers' share of a target")
     ] = DEFAULTS.answer_similarity,
@@ -137,13 +150,11 @@ def main(
         bool, typer.Option(help="once measured, train again on all questions, the held-out ones too")
     ] = DEFAULTS.refit,
     seed: Annotated[int, typer.Option(min=0, help="of the held-out tenth and of training")] = DEFAULTS.seed,
-    grouped: Annotated[bool, typer.Option("--grouped", help="keep equal questions about one image on one side")] = False,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="leave out rows and images that cannot be read")] = False,
-    min_coverage: Annotated[
-        float, typer.Option(min=0, max=1, help="least share of questions whose answer is in the list")
-    ] = MIN_COVERAGE,
-    max_answers: Annotated[int, typer.Option(min=2, help="most answers of a list that the data does not bring")] = MAX_ANSWERS,
-    wordnet: Annotated[Path | None, typer.Option(help="folder of WordNet's dictionary files, for WUPS")] = None,
+    grouped: Grouped = False,
+    skip_bad: SkipBad = False,
+    min_coverage: MinCoverage = MIN_COVERAGE,
+    max_answers: MaxAnswers = MAX_ANSWERS,
+    wordnet: WordNet = None,
 ) -> None:
     """Train a visual question answering head and write it to OUTPUT as a bundle."""
     recipe = Recipe(

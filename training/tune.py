@@ -22,6 +22,7 @@ from rich.table import Table
 from training.data import DataError, load_text_data
 from training.data_flags import Data, LabelColumn, Labels, LabelSeparator, ProblemType, SkipBad, TextColumn, read_options
 from training.data_types import AUTO
+from training.recipe_flags import BaseModel, ClassWeights, MaxLength, Precision
 from training.report import shown
 from training.study_grid import whole_numbers
 from training.terminal import console, one_line_errors
@@ -74,14 +75,14 @@ def main(
     output: Annotated[Path, typer.Option(help="folder of the trials, the report and the best bundle")],
     trials: Annotated[int, typer.Option(min=1, help="trials in all, those of earlier calls counted")] = 20,
     timeout: Annotated[float | None, typer.Option(min=0, help="seconds after which no new trial begins")] = None,
-    base_model: Annotated[str, typer.Option(help="minilm, a folder, or a hub id")] = DEFAULTS.base_model,
+    base_model: BaseModel = DEFAULTS.base_model,
     rank: Annotated[str, typer.Option(help="ranks to choose from, with commas")] = RANKS,
     targets: Annotated[list[str] | None, typer.Option(help="all-linear, or module names with commas; repeat for more")] = None,
     epochs: Annotated[str, typer.Option(help="fewest and most epochs")] = "2,8",
     batch_size: Annotated[int, typer.Option(min=1)] = DEFAULTS.batch_size,
-    class_weights: Annotated[str, typer.Option(help="none, sqrt or balanced")] = DEFAULTS.class_weights,
-    max_length: Annotated[int, typer.Option(min=2, help="tokens; longer texts are cut")] = DEFAULTS.max_length,
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16")] = DEFAULTS.precision,
+    class_weights: ClassWeights = DEFAULTS.class_weights,
+    max_length: MaxLength = DEFAULTS.max_length,
+    precision: Precision = DEFAULTS.precision,
     select: Annotated[str, typer.Option(help="the validation figure that is sought")] = DEFAULTS.select,
     pruner: Annotated[str, typer.Option(help="what stops trials that fall behind: median, hyperband or none")] = "median",
     seed: Annotated[int, typer.Option(min=0)] = DEFAULTS.seed,
