@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
+from typer import Typer
 from typer.testing import CliRunner, Result
 
 from service.cli import app
@@ -26,3 +28,12 @@ def fails(result: Result, *said: str) -> None:
     for part in said:
         assert part in result.stderr, result.stderr
     assert not isinstance(result.exception, Exception) or isinstance(result.exception, SystemExit)
+
+
+def script(main: Callable[..., None], *arguments: str) -> tuple[int, str]:
+    """Exit code and output of a training command's function, in a wide terminal."""
+    wrapped = Typer()
+    wrapped.command()(main)
+    result = CliRunner(env={"COLUMNS": "250", "TERM": "dumb"}).invoke(wrapped, list(arguments))
+    assert "Traceback" not in result.output and (result.exception is None or isinstance(result.exception, SystemExit))
+    return result.exit_code, result.output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,6 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from typer import Typer
-from typer.testing import CliRunner
 
 from service.models.text_adapter import TextAdapter
 from service.models.text_classifier import TextClassifier
@@ -22,6 +21,7 @@ from service.store.bundle import read_bundle
 from service.tasks.standalone import CPU
 from tests.support.bundles import save_tiny_base
 from tests.support.checkpoints import plain_logits, save_labelled, save_tuned, sentences
+from tests.support.command import script
 from training import extract
 from training.checkpoint import KINDS
 from training.extraction import Extraction
@@ -31,12 +31,7 @@ FULL_RANK = 32  # the tiny models' width, which no layer's rank exceeds
 TEXTS = sentences(24, seed=9)
 
 
-def run(*arguments: str) -> tuple[int, str]:
-    app = Typer()
-    app.command()(extract.main)
-    result = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, list(arguments))
-    assert "Traceback" not in result.output and (result.exception is None or isinstance(result.exception, SystemExit))
-    return result.exit_code, result.output
+run = partial(script, extract.main)
 
 
 def rows(folder: Path) -> list[list[int]]:

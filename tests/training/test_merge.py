@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,6 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from typer import Typer
-from typer.testing import CliRunner
 
 from service.models.lora import Factors
 from service.models.text_classifier import TextClassifier
@@ -21,6 +20,7 @@ from service.store.registry import Registry
 from service.tasks.standalone import CPU
 from tests.support.bundles import ALL_LINEAR, make_text_bundle, save_tiny_base, text_bundle
 from tests.support.checkpoints import sentences
+from tests.support.command import script
 from training import merge
 from training.bundles import write_bundle
 from training.data import DataError
@@ -31,12 +31,7 @@ LABELS = ("no", "yes")
 TEXTS = sentences(12, seed=4)
 
 
-def run(*arguments: str) -> tuple[int, str]:
-    app = Typer()
-    app.command()(merge.main)
-    result = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, list(arguments))
-    assert "Traceback" not in result.output and (result.exception is None or isinstance(result.exception, SystemExit))
-    return result.exit_code, result.output
+run = partial(script, merge.main)
 
 
 def delta(pair: Factors) -> Tensor:

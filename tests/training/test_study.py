@@ -6,15 +6,15 @@ import json
 import multiprocessing
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from typer import Typer
-from typer.testing import CliRunner
 
 from service.store.bundle import read_bundle
+from tests.support.command import script
 from tests.support.words import words_data, write_words
 from training import study
 from training.run_state import RunFailed
@@ -27,11 +27,7 @@ BROKEN = "nosuch"
 PROBLEM = words_data()
 
 
-def run(*arguments: str) -> tuple[int, str]:
-    app = Typer()
-    app.command()(study.main)
-    result = CliRunner(env={"COLUMNS": "250"}).invoke(app, list(arguments))
-    return result.exit_code, result.output
+run = partial(script, study.main)
 
 
 @pytest.fixture(scope="module")

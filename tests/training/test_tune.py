@@ -8,15 +8,15 @@ import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
-from typer import Typer
-from typer.testing import CliRunner
 
 from service.store.bundle import read_bundle
+from tests.support.command import script
 from tests.support.words import words_data, write_words
 from training import tune
 from training.data import DataError
@@ -35,11 +35,7 @@ DISTRIBUTIONS = {
 }
 
 
-def run(*arguments: str) -> tuple[int, str]:
-    app = Typer()
-    app.command()(tune.main)
-    result = CliRunner(env={"COLUMNS": "250"}).invoke(app, list(arguments))
-    return result.exit_code, result.output
+run = partial(script, tune.main)
 
 
 @pytest.fixture(scope="module")
