@@ -18,12 +18,14 @@ from loadtest.bases import SHAPES
 from loadtest.figures import Figure
 from loadtest.peak import flops_per_second
 from loadtest.plan import Bench, Curve, Part, zipf
-from service.models.linear import Dtype
+from service.models.calibration import text_encoder
+from service.models.linear import Dtype, computes_in
 from service.models.text_classifier import LoadedTextAdapter, Row, TextClassifier
-from service.models.text_encoder import TextEncoder, load_base
+from service.models.text_encoder import load_base
 from service.models.tokenizer import TextTokenizer
 
 MAX_LENGTH, MAX_RANK = 128, 64
+CPU = torch.device("cpu")
 TAX, TAX_STRETCH = 0.95, 0.98
 TAXED = "query and value"  # the kind of adapter that has a bar
 USE, USE_STRETCH = 0.6, 0.8
@@ -57,7 +59,7 @@ def forward(bench: Bench) -> Part:
         folder = bench.base(shape)
         tokenizer = TextTokenizer(str(folder))
         batches = [next(token_batches(bench.texts(seed), tokenizer, bench.plan.tokens)) for seed in range(bench.repeats)]
-        for dtype in bench.dtypes:
+        for dtype in (known for known in bench.dtypes if computes_in(known, CPU)):
             case = Case(shape, dtype, load_classifier(folder, dtype), batches)
             for kind in made_up.KINDS:
                 taxes = _taxes(bench, case, kind)
@@ -70,7 +72,8 @@ def forward(bench: Bench) -> Part:
 
 def load_classifier(folder: Path, dtype: Dtype) -> TextClassifier:
     """A classifier on the base model in ``folder``, as the server makes it."""
-    return TextClassifier(TextEncoder(load_base(str(folder)), torch.device("cpu"), dtype), MAX_RANK)
+    encoder = text_encoder(load_base(str(folder)), TextTokenizer(str(folder)), CPU, dtype)
+    return TextClassifier(encoder, MAX_RANK)
 
 
 def token_batches(texts: Iterable[str], tokenizer: TextTokenizer, tokens: int) -> Iterator[list[list[int]]]:

@@ -8,13 +8,14 @@ import torch
 
 from loadtest.timing import seconds
 from service.models.linear import COMPUTED_IN, Dtype, Linear
+from service.models.quantized import QuantizedLinear
 
 SIZES = (512, 768, 1024, 2048)  # of square matrices: below, starting costs show; above, nothing is gained
 FEWEST = 3
 
 
 def flops_per_second(dtype: Dtype, sizes: Sequence[int] = SIZES, spend: float = 0.1) -> float:
-    """Floating-point operations a second, two for each multiply-add, of the fastest square product.
+    """Operations a second, two for each multiply-add, of the fastest square product.
 
     Torch's own product and the encoder's are tried, each for ``spend`` seconds at each size.
     """
@@ -24,6 +25,11 @@ def flops_per_second(dtype: Dtype, sizes: Sequence[int] = SIZES, spend: float = 
 def _products(dtype: Dtype, size: int) -> Iterator[Callable[[], object]]:
     kind = COMPUTED_IN[dtype]
     a, b = torch.rand(size, size).to(kind), torch.rand(size, size)
+    if dtype == "int8":
+        quantized, left, right = QuantizedLinear(b, torch.zeros(size)), *((100 * one).to(torch.int8) for one in (a, b))
+        yield lambda: quantized(a)
+        yield lambda: torch._int_mm(left, right)
+        return
     layer = Linear(b, torch.zeros(size), dtype, a.device)
     yield lambda: layer(a)
     b = b.to(kind)

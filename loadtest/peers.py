@@ -35,7 +35,7 @@ from loadtest.plan import REHEARSAL, Bench, Part, Plan, load_texts
 from loadtest.report import ROOT, Report, progress
 from loadtest.served import REQUESTS, asked, served
 from loadtest.server import ServerFailed, free_port
-from service.models.linear import DTYPES
+from service.models.linear import FAITHFUL
 
 INFINITY = ROOT / ".venv/peers/bin/infinity_emb"
 SHAPE = "TinyBERT"
@@ -96,11 +96,11 @@ def main(
 ) -> None:
     """Measure requests/s, p99 and p50 over Infinity's, on one TinyBERT shape: one merged model there, 64 adapters here."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    report = Report("peers", {"dtype": DTYPES[-1], "texts": load_texts(data)[1], "rehearsal": rehearse})
+    report = Report("peers", {"dtype": FAITHFUL[-1], "texts": load_texts(data)[1], "rehearsal": rehearse})
     try:
         with tempfile.TemporaryDirectory() as scratch, progress() as say:
             plan = REHEARSAL if rehearse else Plan()
-            report.add("peers", peers(Bench(Path(scratch), Path(scratch), data, SHAPE, DTYPES, repeats, plan, say), infinity))
+            report.add("peers", peers(Bench(Path(scratch), Path(scratch), data, SHAPE, FAITHFUL, repeats, plan, say), infinity))
     except (ServerFailed, WrongAnswers) as error:
         errors.print(f"[bold red]error:[/] {error}", soft_wrap=True)
         raise typer.Exit(2) from None

@@ -26,12 +26,13 @@ from service.errors import StartupError
 from service.jobs.folder import JobsFolder
 from service.jobs.jobs import Jobs
 from service.jobs.supervisor import Supervisor
+from service.models.calibration import text_encoder
 from service.models.image_encoder import load_image_encoder
-from service.models.linear import Dtype, computes_in, fastest
+from service.models.linear import DTYPES, Dtype, computes_in, fastest
 from service.models.sentence_encoder import load_sentence_encoder
 from service.models.sources import locate
 from service.models.text_classifier import TextClassifier
-from service.models.text_encoder import TextEncoder, load_base
+from service.models.text_encoder import load_base
 from service.models.tokenizer import TextTokenizer
 from service.routes import adapters, aliases, files, health, text, training_events, training_jobs, vqa
 from service.routes.boundary import Boundary
@@ -146,11 +147,12 @@ def _tasks(
     settings: Settings, registry: Registry, residency: Residency, compute: Device
 ) -> tuple[TextClassification, VisualQuestionAnswering]:
     device = _device(settings.device)
-    encoder = TextEncoder(load_base(settings.base_model), device, _dtype(settings.dtype, device))
+    tokenizer = TextTokenizer(settings.base_model)
+    encoder = text_encoder(load_base(settings.base_model), tokenizer, device, _dtype(settings.dtype, device))
     shared = {locate(settings.base_model, "QUICKCHANGE_BASE_MODEL"): encoder}
     classifier = TextClassifier(encoder, settings.max_lora_rank)
     text_task = TextClassification(
-        classifier, TextTokenizer(settings.base_model), registry, compute.call, residency,
+        classifier, tokenizer, registry, compute.call, residency,
         max_chars=settings.max_text_chars,
     )  # fmt: skip
     vqa_task = VisualQuestionAnswering(
@@ -179,7 +181,10 @@ def _dtype(name: Dtype | Literal["auto"], device: torch.device) -> Dtype:
     if name == "auto":
         return fastest(device)
     if not computes_in(name, device):
-        raise StartupError(f"QUICKCHANGE_DTYPE={name}: this {device.type} has no instructions for it; accepted: auto, fp32")
+        accepted = ", ".join(["auto", *(known for known in DTYPES if computes_in(known, device))])
+        raise StartupError(
+            f"QUICKCHANGE_DTYPE={name}: this {device.type} has no instructions or no kernel for it; accepted: {accepted}"
+        )
     return name
 
 

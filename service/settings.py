@@ -46,8 +46,8 @@ class Settings(BaseSettings):
     ] = "all-MiniLM-L6-v2"
     device: Annotated[str, Field(description="Where forwards run: auto (a GPU if there is one), cpu, cuda, cuda:1 …")] = "auto"
     dtype: Annotated[
-        Literal["auto", "fp32", "bf16"],
-        Field(description="What the text encoder computes in, or auto for the fastest; heads and LoRA stay in float32."),
+        Literal["auto", "fp32", "bf16", "int8"],
+        Field(description="What the text encoder computes in; auto: bf16 if it is fast here. Heads and LoRA stay in float32."),
     ] = "fp32"
     adapters_dir: Annotated[Path, Field(description="Folder of the adapter versions; uploads are stored there.")] = Path(
         "adapters"

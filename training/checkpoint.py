@@ -12,8 +12,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as hub_logging
 
+from service.models.heads import Head
 from service.models.sources import PACKAGED_HUB_ID, PACKAGED_MINILM, fingerprint, locate
-from service.models.text_adapter import Head
 from service.models.text_encoder import BaseWeights
 from training.data import DataError
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from service.errors import AdapterIncompatible
+from service.models.heads import Head
 from service.models.lora import Factors
-from service.models.text_adapter import PREFIX, Head, TextAdapter
+from service.models.text_adapter import PREFIX, TextAdapter
 from service.models.text_classifier import TextClassifier
 from service.models.text_encoder import BaseWeights
 from service.store.bundle import TEXT_CLASSIFICATION, Bundle, read_bundle

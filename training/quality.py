@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from service.errors import QuickchangeError
-from service.models.linear import DTYPES, computes_in
+from service.models.linear import DTYPES, FAITHFUL, computes_in
 from service.store.registry import Registry
 from service.tasks.standalone import CPU, text_task
 from training.data import DataError, load_text_data
@@ -57,7 +57,7 @@ def compare(adapter: str, true: Sequence[str], fp32: Sequence[str], other: Seque
 
 def main(
     data: Annotated[Path, typer.Argument(help="folder with tweeteval/")],
-    dtype: Annotated[str, typer.Option(help=f"precision to compare with fp32: {', '.join(DTYPES)}")] = DTYPES[-1],
+    dtype: Annotated[str, typer.Option(help=f"precision to compare with fp32: {', '.join(DTYPES)}")] = FAITHFUL[-1],
     adapters: Annotated[Path, typer.Option(help="folder of adapters with the shipped ones live")] = Path("adapters"),
     base_model: Annotated[str, typer.Option(help="base model they belong to")] = "minilm",
     only: Annotated[list[str] | None, typer.Option(help="shipped adapters to compare; repeat for more")] = None,

@@ -32,11 +32,11 @@ INLINE void score(const float *queries, const float *keys, int64_t count, int64_
     for (int64_t key = 0; key < count; key += 4) {
         floats sum[BLOCK][4] = {{{0}}};
         for (int64_t d = 0; d < width; d += LANES)
-            for (int i = 0; i < 4; i++) {
+            UNROLLED for (int i = 0; i < 4; i++) {
                 floats factor = *(const floats *)(keys + (key + i) * width + d);
-                for (int q = 0; q < BLOCK; q++) sum[q][i] += *(const floats *)(queries + q * width + d) * factor;
+                UNROLLED for (int q = 0; q < BLOCK; q++) sum[q][i] += *(const floats *)(queries + q * width + d) * factor;
             }
-        for (int q = 0; q < BLOCK; q++) *(four *)&scores[q][key] = totals(sum[q][0], sum[q][1], sum[q][2], sum[q][3]);
+        UNROLLED for (int q = 0; q < BLOCK; q++) *(four *)&scores[q][key] = totals(sum[q][0], sum[q][1], sum[q][2], sum[q][3]);
     }
 }
 
@@ -61,12 +61,12 @@ INLINE void mix(float scores[BLOCK][MAX_LENGTH], const float *values, int64_t le
                 float *mixed) {
     floats sum[BLOCK][4] = {{{0}}};
     for (int64_t key = 0; key < length; key++)
-        for (int v = 0; v < vectors; v++) {
+        UNROLLED for (int v = 0; v < vectors; v++) {
             floats value = *(const floats *)(values + key * width + d + v * LANES);
-            for (int q = 0; q < BLOCK; q++) sum[q][v] += scores[q][key] * value;
+            UNROLLED for (int q = 0; q < BLOCK; q++) sum[q][v] += scores[q][key] * value;
         }
-    for (int q = 0; q < BLOCK; q++)
-        for (int v = 0; v < vectors; v++) *(floats *)(mixed + q * width + d + v * LANES) = sum[q][v];
+    UNROLLED for (int q = 0; q < BLOCK; q++)
+        UNROLLED for (int v = 0; v < vectors; v++) *(floats *)(mixed + q * width + d + v * LANES) = sum[q][v];
 }
 
 FOR_EACH_PROCESSOR static void attend(const job *j, int64_t row, int64_t head, float scale) {
@@ -106,7 +106,7 @@ static int64_t work(const job *j) {
 }
 
 /* The one entry point. Returns 0, or 1 for sizes beyond what the stack is laid out for; nothing is written then. */
-int attention(const job *j, double scale) {
+int VARIANT(attention)(const job *j, double scale) {
     if (j->size > MAX_SIZE) return 1;
     for (int64_t row = 0; row < j->rows; row++)
         if (j->starts[row + 1] - j->starts[row] > MAX_LENGTH) return 1;

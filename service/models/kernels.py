@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+
+X86_64_V4 = ("avx512_f", "avx512_bw", "avx512_cd", "avx512_dq", "avx512_vl")  # what the level of that name asks for
 
 
 def _load() -> ctypes.CDLL | None:
@@ -18,8 +22,22 @@ def _load() -> ctypes.CDLL | None:
         return None
 
 
+def _variant() -> str:
+    flags = torch.cpu.get_capabilities()
+    return "_bf16" if all(flags.get(flag) for flag in (*X86_64_V4, "avx512_bf16")) else ""
+
+
 _library = _load()
 available: bool = _library is not None
+
+
+@cache
+def function(name: str) -> Any:
+    """The kernel of that name, in the variant for this processor; raises :class:`RuntimeError` where none was built."""
+    found = getattr(_library, name + _variant(), None) or getattr(_library, name, None)
+    if found is None:
+        raise RuntimeError("there was no C compiler for it when the package was installed")
+    return found
 
 
 def call(name: str, job: ctypes.Structure, *more: object) -> bool:
@@ -27,9 +45,7 @@ def call(name: str, job: ctypes.Structure, *more: object) -> bool:
 
     Raises :class:`RuntimeError` where the kernels were not built.
     """
-    if _library is None:
-        raise RuntimeError("there was no C compiler when the package was installed")
-    return not getattr(_library, name)(ctypes.byref(job), *more)
+    return not function(name)(ctypes.byref(job), *more)
 
 
 def check(*tensors: Tensor) -> None:

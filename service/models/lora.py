@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from service.models import kernels, lora_kernel
-from service.models.linear import activated
+from service.models.activations import activated
 from service.models.values import zeros
 
 RANK_STEP = 4  # the kernel takes ranks by fours and columns by sixteens; what is added is zero

@@ -34,11 +34,11 @@ INLINE void down(const float *x, int64_t width, const factors *f, float *low, in
         floats sum[BLOCK][4] = {{{0}}};
         const float *a = f->a + r * width;
         for (int64_t k = 0; k < width; k += LANES)
-            for (int i = 0; i < 4; i++) {
+            UNROLLED for (int i = 0; i < 4; i++) {
                 floats factor = *(const floats *)(a + i * width + k);
-                for (int row = 0; row < rows; row++) sum[row][i] += *(const floats *)(x + row * width + k) * factor;
+                UNROLLED for (int row = 0; row < rows; row++) sum[row][i] += *(const floats *)(x + row * width + k) * factor;
             }
-        for (int row = 0; row < rows; row++)
+        UNROLLED for (int row = 0; row < rows; row++)
             *(four *)(low + row * f->rank + r) = totals(sum[row][0], sum[row][1], sum[row][2], sum[row][3]);
     }
 }
@@ -53,12 +53,12 @@ INLINE void columns(const job *j, int64_t place, int64_t c, const factors *f, co
     int64_t width = padded(j->outputs);
     floats sum[BLOCK][4] = {{{0}}};
     for (int64_t r = 0; r < f->rank; r++)
-        for (int v = 0; v < vectors; v++) {
+        UNROLLED for (int v = 0; v < vectors; v++) {
             floats factor = *(const floats *)(f->b + r * width + c + v * LANES);
-            for (int row = 0; row < rows; row++) sum[row][v] += low[row * f->rank + r] * factor;
+            UNROLLED for (int row = 0; row < rows; row++) sum[row][v] += low[row * f->rank + r] * factor;
         }
-    for (int row = 0; row < rows; row++)
-        for (int v = 0; v < vectors; v++)
+    UNROLLED for (int row = 0; row < rows; row++)
+        UNROLLED for (int v = 0; v < vectors; v++)
             add(j, place + row * j->outputs * j->parts + c + v * LANES, v + 1 == vectors ? last : LANES, sum[row][v]);
 }
 
@@ -73,8 +73,11 @@ INLINE void strip(const job *j, int64_t first, int64_t count, int64_t part, int6
 INLINE void up(const job *j, int64_t first, int64_t count, int64_t part, const factors *f, const float *low) {
     int64_t c = 0;
     for (; c + 4 * LANES <= j->outputs; c += 4 * LANES) strip(j, first, count, part, c, f, low, 4, LANES);
-    for (; c + LANES <= j->outputs; c += LANES) strip(j, first, count, part, c, f, low, 1, LANES);
-    if (c < j->outputs) strip(j, first, count, part, c, f, low, 1, j->outputs - c);
+    int64_t vectors = padded(j->outputs - c) / LANES, last = j->outputs - c - (vectors - 1) * LANES;
+    if (vectors == 4) strip(j, first, count, part, c, f, low, 4, last);
+    if (vectors == 3) strip(j, first, count, part, c, f, low, 3, last);
+    if (vectors == 2) strip(j, first, count, part, c, f, low, 2, last);
+    if (vectors == 1) strip(j, first, count, part, c, f, low, 1, last);
 }
 
 /* Rows of x as floats, padded to whole vectors: where they lie if that is how they lie, or else copied. */
@@ -107,8 +110,8 @@ INLINE void worn(const job *j, const factors *table, int64_t first, int64_t coun
         if (table[part].rank) up(j, first, count, part, &table[part], low + part * TILE * MAX_RANK);
 }
 
-/* Rows `first` to `stop`, some of which lie in runs; they are activated while they are in a near cache. */
-FOR_EACH_PROCESSOR static void tile(const job *j, int64_t first, int64_t stop) {
+/* Rows `first` to `stop`, at most TILE of them, some of which lie in runs; they are activated while they are in a near cache. */
+FOR_EACH_PROCESSOR void VARIANT(lora_tile)(const job *j, int64_t first, int64_t stop) {
     for (int64_t run = 0; run < j->runs; run++) {
         int64_t from = j->bounds[2 * run] > first ? j->bounds[2 * run] : first;
         int64_t to = j->bounds[2 * run + 1] < stop ? j->bounds[2 * run + 1] : stop;
@@ -129,14 +132,14 @@ static int64_t work(const job *j) {
     return sum;
 }
 
-/* The one entry point. Returns 0, or 1 for sizes beyond what the stack is laid out for; nothing is written then. */
-int lora_add(const job *j) {
+/* The whole batch. Returns 0, or 1 for sizes beyond what the stack is laid out for; nothing is written then. */
+int VARIANT(lora_add)(const job *j) {
     if (j->inputs > MAX_INPUTS || j->parts > MAX_PARTS) return 1;
     for (int64_t run = 0; run < j->runs; run++)
         for (int64_t part = 0; part < j->parts; part++)
             if (j->table[run * j->stride + part].rank > MAX_RANK) return 1;
     int team = work(j) >= WORTH_A_TEAM;
 #pragma omp parallel for schedule(dynamic, 1) if (team)
-    for (int64_t first = 0; first < j->rows; first += TILE) tile(j, first, first + TILE < j->rows ? first + TILE : j->rows);
+    for (int64_t first = 0; first < j->rows; first += TILE) VARIANT(lora_tile)(j, first, first + TILE < j->rows ? first + TILE : j->rows);
     return 0;
 }

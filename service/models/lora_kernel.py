@@ -12,9 +12,12 @@ from torch import Tensor
 from service.models import kernels
 
 MAX_INPUTS, MAX_RANK = 16384, 1024  # as in the C file
+Array = np.ndarray[Any, np.dtype[np.int64]]
 
 
-class _Job(ctypes.Structure):
+class Job(ctypes.Structure):
+    """What one call of the kernel works on."""
+
     _fields_ = (
         ("y", ctypes.c_void_p),
         ("x", ctypes.c_void_p),
@@ -25,22 +28,24 @@ class _Job(ctypes.Structure):
     )
 
 
-def add(
-    y: Tensor, x: Tensor, first: int, parts: int, bounds: np.ndarray[Any, Any], table: np.ndarray[Any, Any], *, gelu: bool = False
-) -> None:
+def add(y: Tensor, x: Tensor, first: int, parts: int, bounds: Array, table: Array, *, gelu: bool = False) -> None:
     """Add low-rank products to ``y`` (rows, parts · out) from ``x`` (rows, in), both float32 or both bfloat16, contiguous.
 
     ``bounds`` (runs, 2) has runs of rows, in order; ``table`` (runs, modules, 3) the addresses of their factors and their
     ranks, of which modules ``first`` to ``first + parts`` are read. With ``gelu``, all of ``y`` goes through it afterwards.
     Raises :class:`ValueError` for tensors that it cannot read.
     """
+    if not kernels.call("lora_add", job(y, x, first, parts, bounds, table, gelu=gelu)):
+        raise ValueError(f"the kernel reads up to {MAX_INPUTS} inputs and ranks up to {MAX_RANK}")
+
+
+def job(y: Tensor, x: Tensor, first: int, parts: int, bounds: Array, table: Array, *, gelu: bool) -> Job:
+    """The same as a job, for a kernel that does it tile by tile; what it names must outlive it."""
     kernels.check(x, y)
     if len(bounds) and bounds[-1, 1] > len(x):
         raise ValueError(f"runs end at row {bounds[-1, 1]} of {len(x)}")
     runs, modules, entry = table.shape
-    job = _Job(
+    return Job(
         y.data_ptr(), x.data_ptr(), x.dtype == torch.bfloat16, len(x), x.shape[1], y.shape[1] // parts, parts, gelu, runs,
         bounds.ctypes.data, table.ctypes.data + first * entry * table.itemsize, modules,
     )  # fmt: skip
-    if not kernels.call("lora_add", job):
-        raise ValueError(f"the kernel reads up to {MAX_INPUTS} inputs and ranks up to {MAX_RANK}")

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
-from torch.nn.functional import linear
 
 from service.errors import AdapterIncompatible
+from service.models.heads import Head
 from service.models.lora import Factors, Target
 from service.models.lora_options import Ranks, names_in, option_faults
 from service.models.text_encoder import Family
@@ -18,21 +18,6 @@ from service.models.values import is_finite
 
 PREFIX = "base_model.model."
 FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The layers from a first-token state to logits: dense, tanh, out. Without ``dense`` the base model's pooler serves.
-
-    ``dense`` and ``out`` are (weight, bias): in the types of their file, or once loaded in float32.
-    """
-
-    dense: tuple[Tensor, Tensor] | None
-    out: tuple[Tensor, Tensor]
-
-    def logits(self, pooled: Tensor) -> Tensor:
-        """Logits, (rows, labels), of states that have passed the dense layer and tanh."""
-        return linear(pooled, *self.out)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
+from service.models.heads import Head, Heads
 from service.models.lora import LoadedFactors, Runs, loaded_bytes
 from service.models.packed import Packed
-from service.models.text_adapter import Head, TextAdapter, parse_text_adapter
+from service.models.text_adapter import TextAdapter, parse_text_adapter
 from service.models.text_encoder import TextEncoder
 from service.models.values import copied
 
@@ -36,21 +36,21 @@ class Row:
     adapter: LoadedTextAdapter | None
 
 
-Run = tuple[int, int, LoadedTextAdapter | None]
+Run = tuple[int, int, LoadedTextAdapter]
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Rows as one forward reads them, sorted by adapter.
 
-    ``order`` has for each place its row's number; ``runs`` are places [start, stop) with the adapter that they wear, and
-    ``lora`` those of them that have LoRA factors.
+    ``order`` has for each place its row's number. Runs of places wear the same adapter: ``lora`` has those with LoRA factors,
+    ``heads`` all with a head. Bare rows lie at the end.
     """
 
     packed: Packed
     order: Sequence[int]
-    runs: Sequence[Run]
     lora: Runs
+    heads: Heads
 
 
 class TextClassifier:
@@ -82,10 +82,9 @@ class TextClassifier:
         order = sorted(range(len(rows)), key=lambda i: _group(rows[i]))
         ordered = [rows[i] for i in order]
         runs = _runs(ordered)
-        lora = Runs.of(
-            [(start, stop, worn.factors) for start, stop, worn in runs if worn is not None and worn.factors is not None]
-        )
-        return Batch(self.encoder.pack([row.ids for row in ordered]), order, runs, lora)
+        lora = Runs.of([(start, stop, worn.factors) for start, stop, worn in runs if worn.factors is not None])
+        heads = Heads.of([(start, stop, worn.head) for start, stop, worn in runs])
+        return Batch(self.encoder.pack([row.ids for row in ordered]), order, lora, heads)
 
     @torch.inference_mode()
     def forward(self, batch: Batch) -> list[Tensor]:
@@ -94,18 +93,15 @@ class TextClassifier:
         Float32 logits (labels,), or for a bare row its first-token state (hidden,).
         """
         states = self.encoder.forward(batch.packed, batch.lora)
-        pooled = self._pool(states, batch)
-        results: list[Tensor] = list(states)
-        for start, stop, adapter in batch.runs:
-            if adapter is not None:
-                results[start:stop] = adapter.head.logits(pooled[start:stop]).cpu()
-        return [result for _, result in sorted(zip(batch.order, results, strict=True), key=lambda pair: pair[0])]
+        worn = [row for run in batch.heads.logits(self._pool(states, batch)) for row in run]
+        results: list[Tensor] = [states[:0]] * len(batch.order)
+        for number, result in zip(batch.order, [*worn, *states[len(worn) :]], strict=True):
+            results[number] = result
+        return results
 
     def _pool(self, states: Tensor, batch: Batch) -> Tensor:
         pooled = self.encoder.pool(states, batch.lora) if self.encoder.pools else torch.empty_like(states)
-        for start, stop, adapter in batch.runs:
-            if adapter is not None and adapter.head.dense is not None:
-                pooled[start:stop] = linear(states[start:stop], *adapter.head.dense)
+        batch.heads.dense(pooled, states)
         return pooled.tanh_()
 
 
@@ -115,8 +111,11 @@ def _group(row: Row) -> tuple[int, int]:
 
 
 def _runs(rows: Sequence[Row]) -> list[Run]:
+    """Runs of the rows that wear an adapter."""
     runs: list[Run] = []
     for i, row in enumerate(rows):
+        if row.adapter is None:
+            break
         if runs and runs[-1][2] is row.adapter:
             runs[-1] = (runs[-1][0], i + 1, row.adapter)
         else:

@@ -19,8 +19,9 @@ from transformers.utils import logging as hub_logging
 from service.errors import StartupError
 from service.models.attention import Attention
 from service.models.linear import COMPUTED_IN, Dtype, Linear
-from service.models.lora import NO_RUNS, Runs, Site, Target, add_products
+from service.models.lora import NO_RUNS, Runs, Site, Target
 from service.models.packed import Packed
+from service.models.quantized import QuantizedLinear
 from service.models.sources import fingerprint, locate, unreadable
 
 
@@ -92,8 +93,9 @@ def base_fingerprint(name: str) -> str:
 class TextEncoder:
     """A frozen BERT-shaped encoder that returns each row's first-token state, with per-row LoRA.
 
-    Linear layers, and what lies between them, are computed in ``dtype``; states come out in float32. ``targets`` maps
-    every linear module, by its name in transformers' model, to its number.
+    Linear layers, and what lies between them, are computed in ``dtype``; states come out in float32. With int8, ``largest``
+    may have the largest absolute value of each input of each site (``calibration.py``). ``targets`` maps every linear
+    module, by its name in transformers' model, to its number.
     """
 
     SITES: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -103,7 +105,9 @@ class TextEncoder:
         "down": ("output.dense",),
     }
 
-    def __init__(self, base: BaseWeights, device: torch.device, dtype: Dtype = "fp32") -> None:
+    def __init__(
+        self, base: BaseWeights, device: torch.device, dtype: Dtype = "fp32", largest: Mapping[str, Tensor] | None = None
+    ) -> None:
         config = base.config
         self.family, self.fingerprint, self.device, self.dtype = base.family, base.fingerprint, device, dtype
         self.hidden: int = config.hidden_size
@@ -114,11 +118,11 @@ class TextEncoder:
         self._eps: float = config.layer_norm_eps
         self._activation: str = config.hidden_act
         self._kind = COMPUTED_IN[dtype]
-        self._linears: dict[str, Linear] = {}
+        self._linears: dict[str, Linear | QuantizedLinear] = {}
         self._sites: dict[str, Site] = {}
         self.targets: dict[str, Target] = {}
         self._weights = self._others(base.tensors)
-        self._join(base.tensors)
+        self._join(base.tensors, largest or {})
 
     def _others(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Embeddings and norms, which stay in float32."""
@@ -129,20 +133,25 @@ class TextEncoder:
             if name.split(".", 3)[-1] not in linears and not name.startswith("pooler.")
         }
 
-    def _join(self, tensors: Mapping[str, Tensor]) -> None:
+    def _join(self, tensors: Mapping[str, Tensor], largest: Mapping[str, Tensor]) -> None:
         """Linear layers, those that read the same input joined to one, and the places of their modules."""
         for layer in range(self.layers):
             for site, modules in self.SITES.items():
                 names = [f"encoder.layer.{layer}.{module}" for module in modules]
-                self._add_site(f"{layer}.{site}", names, tensors, self.dtype)
+                self._add_site(f"{layer}.{site}", names, tensors, self.dtype, largest.get(f"{layer}.{site}"))
         self.pools = "pooler.dense.weight" in tensors
         if self.pools:
             self._add_site("pooler", ["pooler.dense"], tensors, "fp32")
 
-    def _add_site(self, site: str, modules: Sequence[str], tensors: Mapping[str, Tensor], dtype: Dtype) -> None:
+    def _add_site(
+        self, site: str, modules: Sequence[str], tensors: Mapping[str, Tensor], dtype: Dtype, largest: Tensor | None = None
+    ) -> None:
         weight, bias = (torch.cat([tensors[f"{module}.{kind}"] for module in modules]) for kind in ("weight", "bias"))
         outputs, inputs = len(weight) // len(modules), weight.shape[1]
-        self._linears[site] = Linear(weight, bias, dtype, self.device)
+        if dtype == "int8" and QuantizedLinear.fits(inputs):
+            self._linears[site] = QuantizedLinear(weight, bias, largest)
+        else:
+            self._linears[site] = Linear(weight, bias, dtype, self.device)
         self._sites[site] = Site(len(self.targets), len(modules), inputs, outputs)
         for module in modules:
             self.targets[f"{self.family.prefix}.{module}"] = Target(len(self.targets), inputs, outputs)
@@ -196,8 +205,7 @@ class TextEncoder:
         site, layer = self._sites[name], self._linears[name]
         if not runs.factors or not runs.wear(site):
             return layer(x, activation)
-        y = layer(x)
-        return add_products(y, x, site, runs, activation)
+        return layer.adapted(x, site, runs, activation)
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
         return layer_norm(x, (self.hidden,), self._weights[f"{name}.weight"], self._weights[f"{name}.bias"], self._eps)

@@ -1,15 +1,27 @@
 /* Vectors of sixteen floats, and what the kernels do with them. They are the compiler's own, so the same code is AVX-512,
-   AVX2 or NEON; on x86 the loader picks the variant for the processor. */
+   AVX2 or NEON; on x86 the loader picks the variant for the processor. A file is compiled once more where it is included
+   by the one of the same name with _bf16, for processors that round to bfloat16 in one instruction.
+
+   Loops over a block's accumulators are unrolled by name: the compiler otherwise keeps them in memory, and stores each one
+   in every step. */
 
 #pragma once
 
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 #include <stdint.h>
 #include <string.h>
 
 #define LANES 16
 #define BLOCK 4 /* rows that share every load */
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#ifndef VARIANT
+#define VARIANT(name) name
+#endif
+#define UNROLLED _Pragma("GCC unroll 8")
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__AVX512F__)
 #define FOR_EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define FOR_EACH_PROCESSOR
@@ -32,10 +44,14 @@ INLINE floats widen(const uint16_t *from, int64_t count) {
 }
 
 INLINE void narrow_to(uint16_t *to, floats value, int64_t count) {
+#ifdef __AVX512BF16__
+    __m256bh narrow = _mm512_cvtneps_pbh((__m512)value);
+#else
     words bits = (words)value;
     words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16; /* to nearest, ties to even */
     ints number = value == value;
     halves narrow = __builtin_convertvector((rounded & (words)number) | (0x7fc0 & ~(words)number), halves);
+#endif
     memcpy(to, &narrow, 2 * count);
 }
 

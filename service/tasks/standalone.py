@@ -7,11 +7,12 @@ from typing import TypeVar
 
 import torch
 
+from service.models.calibration import text_encoder
 from service.models.image_encoder import load_image_encoder
 from service.models.linear import Dtype
 from service.models.sentence_encoder import load_sentence_encoder
 from service.models.text_classifier import TextClassifier
-from service.models.text_encoder import TextEncoder, load_base
+from service.models.text_encoder import load_base
 from service.models.tokenizer import TextTokenizer
 from service.store.registry import Registry
 from service.tasks.residency import Residency
@@ -26,8 +27,8 @@ MEMORY = 10**9  # bytes of loaded adapters
 
 def text_task(base_model: str, registry: Registry, dtype: Dtype = "fp32", max_rank: int = MAX_RANK) -> TextClassification:
     """Text classification on this thread, over the adapters of ``registry``, up to this LoRA rank."""
-    classifier = TextClassifier(TextEncoder(load_base(base_model), CPU, dtype), max_rank)
     tokenizer = TextTokenizer(base_model)
+    classifier = TextClassifier(text_encoder(load_base(base_model), tokenizer, CPU, dtype), max_rank)
     return TextClassification(classifier, tokenizer, registry, _here, residency(registry), max_chars=MAX_CHARS)
 
 

@@ -1,0 +1,39 @@
+"""The kernel in ``heads_kernel.c``: a linear layer for runs of rows that each have their own."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from service.models import kernels
+
+Array = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class _Job(ctypes.Structure):
+    _fields_ = (
+        ("y", ctypes.c_void_p),
+        ("x", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("width", "inputs", "runs")),
+        ("bounds", ctypes.c_void_p),
+        ("layers", ctypes.c_void_p),
+    )
+
+
+def apply(y: Tensor, x: Tensor, bounds: Array, layers: Array) -> None:
+    """Write each run's own layer of ``x`` (rows, in) to ``y`` (rows, width), both float32 and contiguous.
+
+    ``bounds`` (runs, 2) has runs of rows; ``layers`` (runs, 3) the addresses of their weights (out, in) and biases, and
+    how many outputs they have, at most ``width``; rows of runs with none are left alone.
+    Raises :class:`ValueError` for what it cannot read.
+    """
+    kernels.check(x, y)
+    if len(bounds) and (bounds[-1, 1] > min(len(x), len(y)) or layers[:, 2].max() > y.shape[1]):
+        raise ValueError(f"runs to row {bounds[-1, 1]}, {layers[:, 2].max()} wide, from {tuple(x.shape)} to {tuple(y.shape)}")
+    kernels.call(
+        "heads_apply",
+        _Job(y.data_ptr(), x.data_ptr(), y.shape[1], x.shape[1], len(bounds), bounds.ctypes.data, layers.ctypes.data),
+    )

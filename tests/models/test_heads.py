@@ -1,0 +1,48 @@
+"""Heads of many runs at once: equal to a layer for each, on the kernel and on torch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import linear
+
+from service.models import heads_kernel, kernels
+from service.models.heads import Head, Heads
+
+needs_kernel = pytest.mark.skipif(not kernels.available, reason="no C compiler was there when the package was installed")
+
+
+@settings(deadline=None)
+@given(hidden=st.integers(1, 70), runs=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 11), st.booleans()), max_size=6))
+def test_every_run_gets_its_own_head(hidden: int, runs: list[tuple[int, int, bool]]) -> None:
+    generator = torch.Generator().manual_seed(hidden)
+    rows = sum(count for count, _, _ in runs)
+    states, pooled = torch.randn(rows + 2, hidden, generator=generator), torch.randn(rows + 2, hidden, generator=generator)
+    expected_pool, expected, placed, first = pooled.clone(), [], [], 0
+    for count, labels, own in runs:
+        dense = (torch.randn(hidden, hidden, generator=generator), torch.randn(hidden, generator=generator)) if own else None
+        out = torch.randn(labels, hidden, generator=generator), torch.randn(labels, generator=generator)
+        if dense:
+            expected_pool[first : first + count] = linear(states[first : first + count], *dense)
+        expected.append(linear(expected_pool[first : first + count], *out))
+        placed.append((first, first + count, Head(dense, out)))
+        first += count
+    heads = Heads.of(placed)
+    heads.dense(pooled, states)
+    torch.testing.assert_close(pooled, expected_pool, atol=1e-4, rtol=1e-4)
+    found = heads.logits(pooled)
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+
+
+@needs_kernel
+def test_the_kernel_refuses_what_it_cannot_read() -> None:
+    weight, bias = torch.zeros(3, 8), torch.zeros(3)
+    heads = Heads.of([(0, 5, Head(None, (weight, bias)))])
+    with pytest.raises(ValueError, match=r"runs to row 5, 3 wide, from \(4, 8\)"):
+        heads.logits(torch.zeros(4, 8))
+    with pytest.raises(ValueError, match="contiguous"):
+        heads_kernel.apply(torch.zeros(8, 4), torch.zeros(8, 4).T, heads.bounds, torch.zeros(1, 3, dtype=torch.int64).numpy())
