@@ -1,8 +1,9 @@
 /* Attention over rows that lie end to end: softmax(q kᵀ / √size) v within each row, for each head.
 
    Rows of a few dozen tokens are too small for a library's matrix products, which want them padded, masked and copied into
-   another order first. Here one row's keys and values of one head are read to the stack where they lie, and its queries
-   go through in blocks of four. Everything is computed in float32. */
+   another order first. Here one row's keys and values of one head are read to the stack where they lie, the keys turned
+   so that a vector holds one number of sixteen of them, and its queries go through in blocks of four. Everything is
+   computed in float32. */
 
 #include "vectors.h"
 
@@ -27,33 +28,83 @@ INLINE void gather(const job *j, int64_t token, int64_t which, int64_t head, flo
         *(floats *)(to + d) = read(j->from, place + d, j->size - d < LANES ? j->size - d : LANES, j->bfloat16) * scale;
 }
 
-/* scores[query][key] for a block of queries and every key, of which there are a multiple of four. */
-INLINE void score(const float *queries, const float *keys, int64_t count, int64_t width, float scores[BLOCK][MAX_LENGTH]) {
-    for (int64_t key = 0; key < count; key += 4) {
-        floats sum[BLOCK][4] = {{{0}}};
-        for (int64_t d = 0; d < width; d += LANES)
-            UNROLLED for (int i = 0; i < 4; i++) {
-                floats factor = *(const floats *)(keys + (key + i) * width + d);
-                UNROLLED for (int q = 0; q < BLOCK; q++) sum[q][i] += *(const floats *)(queries + q * width + d) * factor;
-            }
-        UNROLLED for (int q = 0; q < BLOCK; q++) *(four *)&scores[q][key] = totals(sum[q][0], sum[q][1], sum[q][2], sum[q][3]);
+/* Rows and columns of a square of numbers change places. */
+INLINE void transpose(floats v[LANES]) {
+    UNROLLED for (int i = 0; i < 8; i++) {
+        floats a = v[i], b = v[i + 8];
+        v[i] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+        v[i + 8] = __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
     }
+    UNROLLED for (int i = 0; i < LANES; i++)
+        if (!(i & 4)) {
+            floats a = v[i], b = v[i + 4];
+            v[i] = __builtin_shufflevector(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
+            v[i + 4] = __builtin_shufflevector(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
+        }
+    UNROLLED for (int i = 0; i < LANES; i++)
+        if (!(i & 2)) {
+            floats a = v[i], b = v[i + 2];
+            v[i] = __builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+            v[i + 2] = __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+        }
+    UNROLLED for (int i = 0; i < LANES; i++)
+        if (!(i & 1)) {
+            floats a = v[i], b = v[i + 1];
+            v[i] = __builtin_shufflevector(a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30);
+            v[i + 1] = __builtin_shufflevector(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
+        }
+}
+
+/* keys[d][key]: a row's keys with their numbers apart, so that scores of sixteen keys come at once. */
+INLINE void spread(const job *j, int64_t start, int64_t length, int64_t head, float *keys) {
+    int64_t width = padded(length);
+    for (int64_t first = 0; first < length; first += LANES)
+        for (int64_t d = 0; d < j->size; d += LANES) {
+            floats square[LANES];
+            int64_t count = j->size - d < LANES ? j->size - d : LANES;
+            for (int64_t i = 0; i < LANES; i++) {
+                int64_t key = first + i < length ? first + i : length - 1; /* a score that is not used must be a number */
+                square[i] = read(j->from, (((start + key) * 3 + 1) * j->heads + head) * j->size + d, count, j->bfloat16);
+            }
+            transpose(square);
+            for (int64_t i = 0; i < count; i++) *(floats *)(keys + (d + i) * width + first) = square[i];
+        }
+}
+
+/* scores[query][key] for a block of queries and `vectors` vectors of keys (a constant where it is called) from `first` on. */
+INLINE void part(const float *queries, const float *keys, int64_t size, int64_t line, int64_t width, int64_t first, int vectors,
+                 float scores[BLOCK][MAX_LENGTH]) {
+    floats sum[BLOCK][4] = {{{0}}};
+    for (int64_t d = 0; d < size; d++)
+        UNROLLED for (int v = 0; v < vectors; v++) {
+            floats key = *(const floats *)(keys + d * width + first + v * LANES);
+            UNROLLED for (int q = 0; q < BLOCK; q++) sum[q][v] += queries[q * line + d] * key;
+        }
+    UNROLLED for (int v = 0; v < vectors; v++)
+        UNROLLED for (int q = 0; q < BLOCK; q++) *(floats *)&scores[q][first + v * LANES] = sum[q][v];
+}
+
+INLINE void score(const float *queries, const float *keys, int64_t size, int64_t line, int64_t length,
+                  float scores[BLOCK][MAX_LENGTH]) {
+    int64_t width = padded(length), first = 0;
+    for (; first + 4 * LANES <= width; first += 4 * LANES) part(queries, keys, size, line, width, first, 4, scores);
+    for (; first + 2 * LANES <= width; first += 2 * LANES) part(queries, keys, size, line, width, first, 2, scores);
+    if (first < width) part(queries, keys, size, line, width, first, 1, scores);
 }
 
 /* Exponentials of the scores less their maximum, in place; returns one over their sum. */
 INLINE float weigh(float *scores, int64_t length) {
+    static const ints place = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     int64_t end = padded(length);
-    for (int64_t key = length; key < end; key++) scores[key] = -1e30f;
-    floats most = *(const floats *)scores, sum = {0};
-    for (int64_t key = LANES; key < end; key += LANES) {
+    floats *last = (floats *)(scores + end - LANES), most, sum = {0};
+    most = *last = either(place < (int32_t)(length - end + LANES), *last, (floats){0} - 1e30f);
+    for (int64_t key = 0; key + LANES < end; key += LANES) {
         floats more = *(const floats *)(scores + key);
         most = either(more > most, more, most);
     }
-    float maximum = most[0], total = 0;
-    for (int i = 1; i < LANES; i++) maximum = most[i] > maximum ? most[i] : maximum;
+    float maximum = largest(most);
     for (int64_t key = 0; key < end; key += LANES) sum += *(floats *)(scores + key) = exponential(*(const floats *)(scores + key) - maximum);
-    for (int i = 0; i < LANES; i++) total += sum[i];
-    return 1 / total;
+    return 1 / total(sum);
 }
 
 /* mixed[query] (width) = scores[query] · values, for `vectors` vectors (a constant where it is called) from `d` on. */
@@ -69,21 +120,29 @@ INLINE void mix(float scores[BLOCK][MAX_LENGTH], const float *values, int64_t le
         UNROLLED for (int v = 0; v < vectors; v++) *(floats *)(mixed + q * width + d + v * LANES) = sum[q][v];
 }
 
+/* Ask for what the next head will read, whose lines lie too far apart for the processor to foresee. */
+INLINE void ahead(const job *j, int64_t start, int64_t length, int64_t head) {
+    int64_t bytes = j->bfloat16 ? 2 : 4;
+    for (int64_t token = start; token < start + length; token++)
+        for (int64_t which = 0; which < 3; which++) {
+            const char *from = (const char *)j->from + ((token * 3 + which) * j->heads + head) * j->size * bytes;
+            for (int64_t n = 0; n < j->size * bytes; n += 64) __builtin_prefetch(from + n);
+        }
+}
+
 FOR_EACH_PROCESSOR static void attend(const job *j, int64_t row, int64_t head, float scale) {
     float keys[MAX_LENGTH * MAX_SIZE], values[MAX_LENGTH * MAX_SIZE];
     float queries[BLOCK * MAX_SIZE], mixed[BLOCK * MAX_SIZE], scores[BLOCK][MAX_LENGTH], over[BLOCK];
-    int64_t start = j->starts[row], length = j->starts[row + 1] - start, width = padded(j->size), count = (length + 3) / 4 * 4;
-    for (int64_t token = 0; token < length; token++) {
-        gather(j, start + token, 1, head, 1, keys + token * width);
-        gather(j, start + token, 2, head, 1, values + token * width);
-    }
-    memset(keys + length * width, 0, 4 * (count - length) * width);
+    int64_t start = j->starts[row], length = j->starts[row + 1] - start, width = padded(j->size);
+    if (head + 1 < j->heads) ahead(j, start, length, head + 1);
+    spread(j, start, length, head, keys);
+    for (int64_t token = 0; token < length; token++) gather(j, start + token, 2, head, 1, values + token * width);
     memset(queries, 0, sizeof queries);
     int64_t asking = j->first_only ? 1 : length, line = j->first_only ? row : start;
     for (int64_t first = 0; first < asking; first += BLOCK) {
         int rows = asking - first < BLOCK ? asking - first : BLOCK;
         for (int q = 0; q < rows; q++) gather(j, start + first + q, 0, head, scale, queries + q * width);
-        score(queries, keys, count, width, scores);
+        score(queries, keys, j->size, width, length, scores);
         for (int q = 0; q < BLOCK; q++) over[q] = weigh(scores[q], length);
         int64_t d = 0;
         for (; d + 4 * LANES <= width; d += 4 * LANES) mix(scores, values, length, width, d, 4, mixed);

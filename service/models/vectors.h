@@ -89,7 +89,21 @@ INLINE four totals(floats a, floats b, floats c, floats d) {
     return __builtin_shufflevector(pq, rs, 0, 1, 4, 5) + __builtin_shufflevector(pq, rs, 2, 3, 6, 7);
 }
 
+INLINE float total(floats v) {
+    four sum = quarter(v);
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
 INLINE floats either(ints mask, floats yes, floats no) { return (floats)((mask & (ints)yes) | (~mask & (ints)no)); }
+
+INLINE float largest(floats v) {
+    floats other = __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+    v = either(other > v, other, v);
+    other = __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
+    v = either(other > v, other, v);
+    float a = v[0] > v[1] ? v[0] : v[1], b = v[2] > v[3] ? v[2] : v[3];
+    return a > b ? a : b;
+}
 
 /* The exponential of numbers that are not positive, to about one unit in the last place (Cephes, expf). */
 INLINE floats exponential(floats x) {
