@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import NamedTuple, Protocol
 
-import torch
+from torch import Tensor
 
 from service.store.bundle import Manifest
 from service.store.problem_types import DEFAULT_THRESHOLD, MULTI_LABEL, REGRESSION
@@ -31,8 +31,8 @@ class Read(NamedTuple):
 class Reading(Protocol):
     """How the logits of one version are read; chosen when it is loaded, so that no row asks for its kind."""
 
-    def read(self, logits: Sequence[float]) -> Read:
-        """What finite logits, one for each label, say."""
+    def read(self, logits: Tensor) -> Read:
+        """What finite logits, (labels,), say."""
 
     def agrees(self, one: Read, other: Read) -> bool:
         """Whether a row of this version and another's are decided alike; of ``one``, the first score is enough."""
@@ -44,11 +44,8 @@ class SingleLabel:
 
     names: tuple[str, ...]
 
-    def read(self, logits: Sequence[float]) -> Read:
-        most = max(logits)  # in Python, which is done with a few numbers before torch has begun
-        powers = [math.exp(logit - most) for logit in logits]
-        whole = sum(powers)
-        scores = [power / whole for power in powers]
+    def read(self, logits: Tensor) -> Read:
+        scores = logits.float().softmax(-1).tolist()
         return Read(sorted(zip(self.names, scores, strict=True), key=_score, reverse=True))
 
     def agrees(self, one: Read, other: Read) -> bool:
@@ -61,8 +58,8 @@ class MultiLabel:
 
     thresholds: Mapping[str, float]
 
-    def read(self, logits: Sequence[float]) -> Read:
-        scores = torch.tensor(logits).sigmoid().tolist()  # in float32, in which the thresholds were chosen
+    def read(self, logits: Tensor) -> Read:
+        scores = logits.float().sigmoid().tolist()
         ranked = sorted(zip(self.thresholds, scores, strict=True), key=_score, reverse=True)
         return Read(ranked, [label for label, score in ranked if score >= self.thresholds[label]])
 
@@ -76,8 +73,8 @@ class Regression:
 
     names: tuple[str, ...]
 
-    def read(self, logits: Sequence[float]) -> Read:
-        return Read(list(zip(self.names, logits, strict=True)))
+    def read(self, logits: Tensor) -> Read:
+        return Read(list(zip(self.names, logits.float().tolist(), strict=True)))
 
     def agrees(self, one: Read, other: Read) -> bool:
         (name, value), (other_name, other_value) = one.scores[0], other.scores[0]
