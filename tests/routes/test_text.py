@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
+from service.models.linear import computes_in
 from service.store.bundle import Bundle
 from tests.support.problems import assert_problem
 from tests.support.reference import text_scores
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from tests.conftest import Start
 
 Expected = dict[str, list[dict[str, float]]]
+CPU = torch.device("cpu")
 TEXTS = [
     "I love how quickly this works",
     "no",
@@ -147,6 +150,8 @@ def test_mixed_adapters_at_once_answer_exactly_as_each_alone(server: Server, exp
 
 def test_the_dtype_setting_reaches_the_encoder(start: Start, bundles: dict[str, Bundle]) -> None:
     start().publish("irony", bundles["irony"])
-    answers = [start(dtype=dtype).post("/v1/classify", {"text": "a", "adapter": "irony"}).json() for dtype in ("fp32", "bf16")]
-    exact, rounded = (answer["scores"] for answer in answers)
-    assert rounded == pytest.approx(exact, abs=0.05) and rounded != pytest.approx(exact, abs=1e-6)
+    dtypes = ["fp32", "bf16", *(["int8"] if computes_in("int8", CPU) else [])]
+    answers = [start(dtype=dtype).post("/v1/classify", {"text": "a", "adapter": "irony"}).json() for dtype in dtypes]
+    exact, *rounded = (answer["scores"] for answer in answers)
+    for scores in rounded:
+        assert scores == pytest.approx(exact, abs=0.05) and scores != pytest.approx(exact, abs=1e-6)
