@@ -47,7 +47,9 @@ class Settings(BaseSettings):
     device: Annotated[str, Field(description="Where forwards run: auto (a GPU if there is one), cpu, cuda, cuda:1 …")] = "auto"
     dtype: Annotated[
         Literal["auto", "fp32", "bf16", "int8"],
-        Field(description="What the text encoder computes in; auto: bf16 if it is fast here. Heads and LoRA stay in float32."),
+        Field(
+            description="What the text encoder computes in: fp32, bf16, int8, or auto: bf16 if it is fast. LoRA stays float32."
+        ),
     ] = "fp32"
     adapters_dir: Annotated[Path, Field(description="Folder of the adapter versions; uploads are stored there.")] = Path(
         "adapters"
