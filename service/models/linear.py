@@ -20,7 +20,7 @@ from service.models.onednn import has_kernels
 
 Dtype = Literal["fp32", "bf16", "int8"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)  # from the slowest to the fastest, where there are instructions for it
-# What may be chosen unasked, as labels stay the same. In int8 one in a hundred to four hundred changes (`make quality`).
+# What may be chosen unasked, as labels stay the same. In int8 one in 75 to 500 changes (`make quality`).
 FAITHFUL: tuple[Dtype, ...] = ("fp32", "bf16")
 COMPUTED_IN = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.bfloat16}  # between the products
 TYPICAL_ROWS = 1024  # the order of packed weights is chosen for so many rows, and right for any
