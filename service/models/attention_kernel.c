@@ -21,9 +21,14 @@ typedef struct {
     const int64_t *starts; /* (rows + 1): every row's first token, and the end */
 } job;
 
+/* Where one of a token's three vectors begins. */
+INLINE int64_t vector(const job *j, int64_t token, int64_t which, int64_t head) {
+    return ((token * 3 + which) * j->heads + head) * j->size;
+}
+
 /* One of a token's three vectors, times `scale`, padded with zeros. */
 INLINE void gather(const job *j, int64_t token, int64_t which, int64_t head, float scale, float *to) {
-    int64_t place = ((token * 3 + which) * j->heads + head) * j->size;
+    int64_t place = vector(j, token, which, head);
     for (int64_t d = 0; d < j->size; d += LANES)
         *(floats *)(to + d) = read(j->from, place + d, j->size - d < LANES ? j->size - d : LANES, j->bfloat16) * scale;
 }
@@ -64,7 +69,7 @@ INLINE void spread(const job *j, int64_t start, int64_t length, int64_t head, fl
             int64_t count = j->size - d < LANES ? j->size - d : LANES;
             for (int64_t i = 0; i < LANES; i++) {
                 int64_t key = first + i < length ? first + i : length - 1; /* a score that is not used must be a number */
-                square[i] = read(j->from, (((start + key) * 3 + 1) * j->heads + head) * j->size + d, count, j->bfloat16);
+                square[i] = read(j->from, vector(j, start + key, 1, head) + d, count, j->bfloat16);
             }
             transpose(square);
             for (int64_t i = 0; i < count; i++) *(floats *)(keys + (d + i) * width + first) = square[i];
@@ -125,7 +130,7 @@ INLINE void ahead(const job *j, int64_t start, int64_t length, int64_t head) {
     int64_t bytes = j->bfloat16 ? 2 : 4;
     for (int64_t token = start; token < start + length; token++)
         for (int64_t which = 0; which < 3; which++) {
-            const char *from = (const char *)j->from + ((token * 3 + which) * j->heads + head) * j->size * bytes;
+            const char *from = (const char *)j->from + vector(j, token, which, head) * bytes;
             for (int64_t n = 0; n < j->size * bytes; n += 64) __builtin_prefetch(from + n);
         }
 }

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
 from service.models import heads_kernel, kernels
+from service.models.kernels import Array
 
 Layer = tuple[Tensor, Tensor]  # weight (out, in) and bias (out,)
-Array = np.ndarray[Any, np.dtype[np.int64]]
-NO_LAYER: Layer = (torch.empty(0), torch.empty(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,37 +28,48 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """Heads of runs of rows: ``bounds`` (runs, 2) has each one's first row and its end."""
+    """Heads of runs of rows: ``bounds`` (runs, 2) has each one's first row and its end.
+
+    ``dense_table`` and ``out_table`` (runs, 3) have the addresses of their layers' weights and biases for the kernel, and how
+    many outputs they have, which is none where there is no dense layer.
+    """
 
     bounds: Array
     heads: Sequence[Head]
+    dense_table: Array
+    out_table: Array
 
     @classmethod
     def of(cls, runs: Sequence[tuple[int, int, Head]]) -> Heads:
         """Runs given as first row, end and head, in order and apart."""
-        return cls(np.array([run[:2] for run in runs], np.int64).reshape(-1, 2), [run[2] for run in runs])
+        heads = [run[2] for run in runs]
+        bounds: Array = np.array([run[:2] for run in runs], np.int64).reshape(-1, 2)
+        return cls(bounds, heads, _table([head.dense for head in heads]), _table([head.out for head in heads]))
 
     def dense(self, pooled: Tensor, states: Tensor) -> None:
         """Where a head has a dense layer, write what it makes of ``states`` (rows, hidden) to its rows of ``pooled``."""
-        if any(head.dense for head in self.heads):
-            _apply(pooled, states, self.bounds, [head.dense for head in self.heads])
+        if self.dense_table[:, 2].any():
+            self._apply(pooled, states, self.dense_table, [head.dense for head in self.heads])
 
     def logits(self, pooled: Tensor) -> list[Tensor]:
         """Each run's logits, (its rows, its labels), of ``pooled`` (rows, hidden), which has passed the dense layer and tanh."""
         if not self.heads:
             return []
-        counts = [len(head.out[1]) for head in self.heads]
+        counts: list[int] = self.out_table[:, 2].tolist()
         whole = pooled.new_empty(len(pooled), max(counts))
-        _apply(whole, pooled, self.bounds, [head.out for head in self.heads])
+        self._apply(whole, pooled, self.out_table, [head.out for head in self.heads])
         whole = whole.cpu()
         return [whole[start:stop, :count] for (start, stop), count in zip(self.bounds.tolist(), counts, strict=True)]
 
+    def _apply(self, y: Tensor, x: Tensor, table: Array, layers: Sequence[Layer | None]) -> None:
+        if kernels.available and y.device.type == "cpu":
+            heads_kernel.apply(y, x, self.bounds, table)
+            return
+        for (start, stop), layer in zip(self.bounds.tolist(), layers, strict=True):
+            if layer:
+                y[start:stop, : len(layer[1])] = linear(x[start:stop], *layer)
 
-def _apply(y: Tensor, x: Tensor, bounds: Array, layers: Sequence[Layer | None]) -> None:
-    if kernels.available and y.device.type == "cpu":
-        table = [(w.data_ptr(), b.data_ptr(), len(b)) for w, b in (layer or NO_LAYER for layer in layers)]
-        heads_kernel.apply(y, x, bounds, np.array(table, np.int64))
-        return
-    for (start, stop), layer in zip(bounds.tolist(), layers, strict=True):
-        if layer:
-            y[start:stop, : len(layer[1])] = linear(x[start:stop], *layer)
+
+def _table(layers: Sequence[Layer | None]) -> Array:
+    rows = [(layer[0].data_ptr(), layer[1].data_ptr(), len(layer[1])) if layer else (0, 0, 0) for layer in layers]
+    return np.array(rows, np.int64).reshape(-1, 3)

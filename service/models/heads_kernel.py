@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
 
-import numpy as np
+import torch
 from torch import Tensor
 
 from service.models import kernels
-
-Array = np.ndarray[Any, np.dtype[np.int64]]
+from service.models.kernels import Array
 
 
 class _Job(ctypes.Structure):
@@ -31,6 +29,8 @@ def apply(y: Tensor, x: Tensor, bounds: Array, layers: Array) -> None:
     Raises :class:`ValueError` for what it cannot read.
     """
     kernels.check(x, y)
+    if x.dtype != torch.float32:
+        raise ValueError(f"the kernel of heads reads float32, not {x.dtype}")
     if len(bounds) and (bounds[-1, 1] > min(len(x), len(y)) or layers[:, 2].max() > y.shape[1]):
         raise ValueError(f"runs to row {bounds[-1, 1]}, {layers[:, 2].max()} wide, from {tuple(x.shape)} to {tuple(y.shape)}")
     kernels.call(

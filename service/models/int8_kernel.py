@@ -11,7 +11,7 @@ from torch import Tensor
 from service.models import kernels, lora_kernel
 
 MAX_INPUTS = 8192  # as in the C file
-STRIP, GROUP, LANES = 64, 4, 16
+STRIP, GROUP = 64, 4
 
 
 class _Job(ctypes.Structure):
@@ -24,12 +24,11 @@ class _Job(ctypes.Structure):
 
 
 def _available() -> bool:
-    flags = torch.cpu.get_capabilities()
     try:
         kernels.function("int8_linear")
     except RuntimeError:
         return False
-    return all(flags.get(flag) for flag in (*kernels.X86_64_V4, "avx512_vnni"))
+    return kernels.has_vectors("avx512_vnni")
 
 
 available: bool = _available()  # there was a compiler for it, and the processor has its instructions
@@ -54,10 +53,10 @@ class Weights:
 def packed(values: Tensor, scales: Tensor, bias: Tensor, smoothing: Tensor) -> Weights:
     """Lay out int8 ``values`` (out, in) with ``scales`` and ``bias`` (out,) and ``smoothing`` (in,), which x is multiplied by."""
     outputs, inputs = values.shape
-    whole = torch.zeros(_up(outputs, STRIP), _up(inputs, GROUP), dtype=torch.int8)
+    whole = torch.zeros(kernels.padded(outputs, STRIP), kernels.padded(inputs, GROUP), dtype=torch.int8)
     whole[:outputs, :inputs] = values
     strips = whole.view(-1, STRIP, whole.shape[1] // GROUP, GROUP).transpose(1, 2).contiguous()
-    wide, deep = len(whole), _up(inputs, LANES)
+    wide, deep = len(whole), kernels.padded(inputs)
     sums = whole.sum(1, dtype=torch.int32)
     return Weights(inputs, outputs, strips, _filled(smoothing, deep), _filled(scales, wide), _filled(bias, wide), sums)
 
@@ -87,7 +86,3 @@ def _filled(values: Tensor, count: int) -> Tensor:
     whole = torch.zeros(count)
     whole[: len(values)] = values
     return whole
-
-
-def _up(count: int, step: int) -> int:
-    return -(-count // step) * step

@@ -7,9 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+Array = np.ndarray[Any, np.dtype[np.int64]]  # places and addresses, as the kernels read them
+LANES = 16  # numbers of a vector
 X86_64_V4 = ("avx512_f", "avx512_bw", "avx512_cd", "avx512_dq", "avx512_vl")  # what the level of that name asks for
 
 
@@ -22,9 +25,10 @@ def _load() -> ctypes.CDLL | None:
         return None
 
 
-def _variant() -> str:
+def has_vectors(flag: str) -> bool:
+    """Whether the processor has the instructions of x86-64-v4 and, by torch's name for them, these."""
     flags = torch.cpu.get_capabilities()
-    return "_bf16" if all(flags.get(flag) for flag in (*X86_64_V4, "avx512_bf16")) else ""
+    return all(flags.get(needed) for needed in (*X86_64_V4, flag))
 
 
 _library = _load()
@@ -34,7 +38,8 @@ available: bool = _library is not None
 @cache
 def function(name: str) -> Any:
     """The kernel of that name, in the variant for this processor; raises :class:`RuntimeError` where none was built."""
-    found = getattr(_library, name + _variant(), None) or getattr(_library, name, None)
+    variant = "_bf16" if has_vectors("avx512_bf16") else ""
+    found = getattr(_library, name + variant, None) or getattr(_library, name, None)
     if found is None:
         raise RuntimeError("there was no C compiler for it when the package was installed")
     return found
@@ -46,6 +51,11 @@ def call(name: str, job: ctypes.Structure, *more: object) -> bool:
     Raises :class:`RuntimeError` where the kernels were not built.
     """
     return not function(name)(ctypes.byref(job), *more)
+
+
+def padded(count: int, step: int = LANES) -> int:
+    """The next multiple of ``step``."""
+    return -(-count // step) * step
 
 
 def check(*tensors: Tensor) -> None:

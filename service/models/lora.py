@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +16,10 @@ from torch import Tensor
 
 from service.models import kernels, lora_kernel
 from service.models.activations import activated
+from service.models.kernels import Array, padded
 from service.models.values import zeros
 
 RANK_STEP = 4  # the kernel takes ranks by fours and columns by sixteens; what is added is zero
-LANES = 16
-Array = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +73,9 @@ class LoadedFactors:
         modules, start = {}, 0
         for name, pair in factors.items():
             target, r = targets[name], pair.a.shape[0]
-            rank, views = _up(r, RANK_STEP), []
+            rank, views = padded(r, RANK_STEP), []
             for factor, width in ((pair.a, target.inputs), (pair.b, target.outputs)):
-                whole = values[start : start + rank * _up(width, LANES)].view(rank, -1)
+                whole = values[start : start + rank * padded(width)].view(rank, -1)
                 whole[:r, :width].copy_(factor)
                 views.append(whole)
                 start += whole.numel()
@@ -94,11 +92,7 @@ def loaded_bytes(factors: Mapping[str, Factors], targets: Mapping[str, Target]) 
 
 def _numbers(factors: Mapping[str, Factors], targets: Mapping[str, Target]) -> int:
     sizes = ((pair.a.shape[0], targets[name]) for name, pair in factors.items())
-    return sum(_up(r, RANK_STEP) * (_up(target.inputs, LANES) + _up(target.outputs, LANES)) for r, target in sizes)
-
-
-def _up(count: int, step: int) -> int:
-    return -(-count // step) * step
+    return sum(padded(r, RANK_STEP) * (padded(target.inputs) + padded(target.outputs)) for r, target in sizes)
 
 
 @dataclass(frozen=True, slots=True)

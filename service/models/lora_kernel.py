@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from service.models import kernels
+from service.models.kernels import Array
 
 MAX_INPUTS, MAX_RANK = 16384, 1024  # as in the C file
-Array = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Job(ctypes.Structure):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from service.models import kernels
+from service.models.kernels import Array
+
 FINEST = 8
-Array = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def rounded_up(count: int) -> int:
@@ -20,7 +21,7 @@ def rounded_up(count: int) -> int:
     Libraries make and keep kernels for each size that they meet, which takes milliseconds and memory every time.
     """
     step = max(FINEST, 1 << max(0, count.bit_length() - 6))
-    return -(-count // step) * step
+    return kernels.padded(count, step)
 
 
 @dataclass(frozen=True, slots=True)

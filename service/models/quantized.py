@@ -26,8 +26,7 @@ class QuantizedLinear:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, largest: Tensor | None = None) -> None:
-        self.inputs, self.outputs = weight.shape[1], weight.shape[0]
-        by = torch.ones(self.inputs)
+        by = torch.ones(weight.shape[1])
         if largest is not None:
             by = largest.clamp_min(LEAST) ** MOVED / weight.abs().amax(0).clamp_min(LEAST) ** (1 - MOVED)
         smoothed = weight * by
@@ -42,13 +41,13 @@ class QuantizedLinear:
 
     def __call__(self, x: Tensor, activation: str | None = None) -> Tensor:
         """The layer's output; ``activation`` is one of transformers' names."""
-        y, gelu = x.new_empty(len(x), self.outputs), activation == "gelu"
+        y, gelu = x.new_empty(len(x), self._weights.outputs), activation == "gelu"
         int8_kernel.linear(y, x, self._weights, gelu=gelu)
         return y if gelu else activated(y, activation)
 
     def adapted(self, x: Tensor, site: Site, runs: Runs, activation: str | None = None) -> Tensor:
         """The same with every run's low-rank products added before the activation."""
-        y, gelu = x.new_empty(len(x), self.outputs), activation == "gelu"
+        y, gelu = x.new_empty(len(x), self._weights.outputs), activation == "gelu"
         products = lora_kernel.job(y, x, site.first, site.parts, runs.bounds, runs.table, gelu=gelu)
         int8_kernel.linear(y, x, self._weights, lora=products)
         return y if gelu else activated(y, activation)

@@ -94,10 +94,8 @@ class TextClassifier:
         """
         states = self.encoder.forward(batch.packed, batch.lora)
         worn = [row for run in batch.heads.logits(self._pool(states, batch)) for row in run]
-        results: list[Tensor] = [states[:0]] * len(batch.order)
-        for number, result in zip(batch.order, [*worn, *states[len(worn) :]], strict=True):
-            results[number] = result
-        return results
+        results = [*worn, *states[len(worn) :]]
+        return [result for _, result in sorted(zip(batch.order, results, strict=True), key=lambda pair: pair[0])]
 
     def _pool(self, states: Tensor, batch: Batch) -> Tensor:
         pooled = self.encoder.pool(states, batch.lora) if self.encoder.pools else torch.empty_like(states)

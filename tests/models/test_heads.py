@@ -44,5 +44,7 @@ def test_the_kernel_refuses_what_it_cannot_read() -> None:
     heads = Heads.of([(0, 5, Head(None, (weight, bias)))])
     with pytest.raises(ValueError, match=r"runs to row 5, 3 wide, from \(4, 8\)"):
         heads.logits(torch.zeros(4, 8))
+    with pytest.raises(ValueError, match=r"reads float32, not torch\.bfloat16"):
+        heads.logits(torch.zeros(5, 8).bfloat16())
     with pytest.raises(ValueError, match="contiguous"):
         heads_kernel.apply(torch.zeros(8, 4), torch.zeros(8, 4).T, heads.bounds, torch.zeros(1, 3, dtype=torch.int64).numpy())
