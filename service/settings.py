@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     dtype: Annotated[
         Literal["auto", "fp32", "bf16", "int8"],
         Field(
-            description="What the text encoder computes in: fp32, bf16, int8, or auto: bf16 if it is fast. LoRA stays float32."
+            description="What the text encoder computes in: fp32, bf16, int8, or auto: bf16 if it is fast. LoRA is never int8."
         ),
     ] = "fp32"
     adapters_dir: Annotated[Path, Field(description="Folder of the adapter versions; uploads are stored there.")] = Path(

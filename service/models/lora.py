@@ -1,8 +1,9 @@
 """LoRA factors of many adapters, and the product that adds them to a linear layer's output for rows of any mix.
 
 Every adapter's factors lie in one tensor of its own, so loading and unloading moves nothing else and a running forward
-needs no lock. A batch names them by address: one call of the kernel (``lora_kernel.c``) adds the products of every run
-of rows. Without the kernel, and off the CPU, the same products run through torch, two for each run and module.
+needs no lock. They have the type of what they are multiplied by: bfloat16 halves what is read and computed. A batch names
+them by address: one call of the kernel (``lora_kernel.c``) adds the products of every run of rows. Without the kernel, and
+off the CPU, the same products run through torch, two for each run and module.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from service.models.activations import activated
 from service.models.kernels import Array, padded
 from service.models.values import zeros
 
-RANK_STEP = 4  # the kernel takes ranks by fours and columns by sixteens; what is added is zero
+RANKS, COLUMNS = 4, 32  # how many the kernel takes at a time, as in the C file; what is added is zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,12 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A module that LoRA may change: its number among the encoder's, and the sizes of its input and output."""
+    """A module that LoRA may change: its number among the encoder's, the sizes of its input and output, and their type."""
 
     module: int
     inputs: int
     outputs: int
+    kind: torch.dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,44 +57,43 @@ class Factors:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedFactors:
-    """An adapter's factors on the device, in float32, scaled.
+    """An adapter's factors on the device, in the types that their modules compute in, scaled.
 
-    ``modules`` has each module's ``a`` (rank, in) and ``b`` (rank, out), views of ``values``; ``table`` (modules, 3) has
-    their addresses and rank for the kernel, zeros for modules that the adapter leaves alone.
+    ``modules`` has each module's ``a`` (rank, in) and ``b`` (rank, out), views of the bytes in ``memory``; ``table``
+    (modules, 3) has their addresses and rank for the kernel, zeros for modules that the adapter leaves alone.
     """
 
-    values: Tensor
+    memory: Tensor
     modules: Mapping[int, tuple[Tensor, Tensor]]
     table: Array
 
     @classmethod
     def load(cls, factors: Mapping[str, Factors], targets: Mapping[str, Target], device: torch.device) -> LoadedFactors:
         """Copy factors, keyed by module name, to the device."""
-        values = zeros(_numbers(factors, targets), device)
+        memory = zeros(loaded_bytes(factors, targets), device, torch.uint8)
         table: Array = np.zeros((len(targets), 3), np.int64)
         modules, start = {}, 0
         for name, pair in factors.items():
             target, r = targets[name], pair.a.shape[0]
-            rank, views = padded(r, RANK_STEP), []
-            for factor, width in ((pair.a, target.inputs), (pair.b, target.outputs)):
-                whole = values[start : start + rank * padded(width)].view(rank, -1)
+            rank, views = padded(r, RANKS), []
+            for factor, width in ((pair.a, target.inputs), (pair.b.float() * pair.scaling, target.outputs)):
+                nbytes = rank * padded(width, COLUMNS) * target.kind.itemsize
+                whole = memory[start : start + nbytes].view(target.kind).view(rank, -1)
                 whole[:r, :width].copy_(factor)
                 views.append(whole)
-                start += whole.numel()
-            views[1].mul_(pair.scaling)
+                start += nbytes
             table[target.module] = views[0].data_ptr(), views[1].data_ptr(), rank
             modules[target.module] = views[0][:, : target.inputs], views[1][:, : target.outputs]
-        return cls(values, modules, table)
+        return cls(memory, modules, table)
 
 
 def loaded_bytes(factors: Mapping[str, Factors], targets: Mapping[str, Target]) -> int:
     """Bytes that :meth:`LoadedFactors.load` takes on the device."""
-    return 4 * _numbers(factors, targets)
-
-
-def _numbers(factors: Mapping[str, Factors], targets: Mapping[str, Target]) -> int:
     sizes = ((pair.a.shape[0], targets[name]) for name, pair in factors.items())
-    return sum(padded(r, RANK_STEP) * (padded(target.inputs) + padded(target.outputs)) for r, target in sizes)
+    return sum(
+        target.kind.itemsize * padded(r, RANKS) * (padded(target.inputs, COLUMNS) + padded(target.outputs, COLUMNS))
+        for r, target in sizes
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +131,10 @@ NO_RUNS = Runs.of(())
 def add_products(y: Tensor, x: Tensor, site: Site, runs: Runs, activation: str | None = None) -> Tensor:
     """Add every run's low-rank products to ``y`` (rows, parts · out), then activate all of it, in place where that can be.
 
-    ``x`` is (rows, in), of the same type; ``activation`` is one of transformers' names. Returns the result.
+    ``x`` is (rows, in), of the same type, as the runs' factors for the site are; ``activation`` is one of transformers'
+    names. Returns the result.
     """
-    if not (kernels.available and y.device.type == "cpu" and site.inputs <= lora_kernel.MAX_INPUTS):
+    if not (kernels.available and y.device.type == "cpu"):
         add_by_torch(y, x, site, runs)
         return activated(y, activation)
     gelu = activation == "gelu"
@@ -143,8 +145,7 @@ def add_products(y: Tensor, x: Tensor, site: Site, runs: Runs, activation: str |
 def add_by_torch(y: Tensor, x: Tensor, site: Site, runs: Runs) -> None:
     """What :func:`add_products` adds where there is no kernel for it."""
     for (start, stop), factors in zip(runs.bounds.tolist(), runs.factors, strict=True):
-        wide = x[start:stop].float()
         for part in range(site.parts):
             if site.first + part in factors.modules:
                 a, b = factors.modules[site.first + part]
-                y[start:stop, part * site.outputs : (part + 1) * site.outputs] += ((wide @ a.T) @ b).to(y.dtype)
+                y[start:stop, part * site.outputs : (part + 1) * site.outputs] += (x[start:stop] @ a.T) @ b

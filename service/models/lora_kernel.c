@@ -1,113 +1,141 @@
 /* y += x Aᵀ B for runs of rows that each wear their own factors, and the activation: a whole batch in one call.
 
    Small matrix products through a library cost more in dispatch and padding than in arithmetic. Here the rows of a run
-   go through in blocks of four, with the block's low-rank values kept in registers and on the stack. */
+   go through in blocks, with a block's low-rank values kept in registers and on the stack, and the lines that the next
+   block and the next run will read are asked for meanwhile. */
 
 #include "vectors.h"
 
 #define MAX_RANK 1024
 #define MAX_PARTS 3
-#define MAX_INPUTS 16384
 #define TILE 64       /* rows that one thread takes at a time */
+#define ROWS 8        /* that share every load of b */
+#define COLUMNS 32    /* of b and y that a block takes; rows of a and b are padded to as many */
+#define CACHE_LINE 64
 #define WORTH_A_TEAM 2000000 /* multiply-adds below which waking other threads costs more than it saves */
 #define GELU_COST 16  /* of one number, in multiply-adds */
 
-/* One module's factors: a (rank, inputs) and b (rank, outputs), rows padded with zeros to whole vectors. Rank 0: none. */
+/* One module's factors, in the type of x and y: a (rank, inputs) and b (rank, outputs), rows padded with zeros. Rank 0: none. */
 typedef struct {
-    const float *a, *b;
+    const char *a, *b;
     int64_t rank;
 } factors;
 
 /* What one call works on. Rows of x and y hold bfloat16 or float32 and lie end to end. */
 typedef struct {
-    void *y;
-    const void *x;
+    char *y;
+    const char *x;
     int64_t bfloat16, rows, inputs, outputs, parts, gelu, runs;
     const int64_t *bounds;   /* (runs, 2): first row, and the one after the last */
     const factors *table;    /* (runs, stride): of each run, of each module; `parts` consecutive ones are read */
     int64_t stride;
 } job;
 
+/* Low-rank values are kept as they will be multiplied: floats, or pairs of bfloat16. */
+typedef uint32_t value __attribute__((may_alias));
+
+INLINE int64_t values(const factors *f, int half) { return half ? f->rank / 2 : f->rank; }
+
+INLINE int64_t bytes(int64_t count, int half) { return half ? 2 * count : 4 * count; }
+
+INLINE int64_t line(int64_t count, int half) { return bytes((count + COLUMNS - 1) / COLUMNS * COLUMNS, half); }
+
 /* low[row] (rank) = x[row] aᵀ, for `rows` rows (a constant where it is called) and four ranks at a time. */
-INLINE void down(const float *x, int64_t width, const factors *f, float *low, int rows) {
+INLINE void down(const char *x, int64_t inputs, const factors *f, value *low, int rows, int half) {
+    int64_t width = bytes(inputs, half), next = line(inputs, half);
     for (int64_t r = 0; r < f->rank; r += 4) {
         floats sum[BLOCK][4] = {{{0}}};
-        const float *a = f->a + r * width;
-        for (int64_t k = 0; k < width; k += LANES)
-            UNROLLED for (int i = 0; i < 4; i++) {
-                floats factor = *(const floats *)(a + i * width + k);
-                UNROLLED for (int row = 0; row < rows; row++) sum[row][i] += *(const floats *)(x + row * width + k) * factor;
+        const char *a = f->a + r * next;
+        for (int64_t k = 0; k < width; k += sizeof(words)) {
+            int64_t count = width - k < (int64_t)sizeof(words) ? width - k : (int64_t)sizeof(words);
+            words factor[4];
+            UNROLLED for (int i = 0; i < 4; i++) factor[i] = *(const words *)(a + i * next + k);
+            UNROLLED for (int row = 0; row < rows; row++) {
+                words taken = take(x + row * width + k, count);
+                UNROLLED for (int i = 0; i < 4; i++) sum[row][i] = step(sum[row][i], taken, factor[i], half);
             }
-        UNROLLED for (int row = 0; row < rows; row++)
-            *(four *)(low + row * f->rank + r) = totals(sum[row][0], sum[row][1], sum[row][2], sum[row][3]);
+        }
+        UNROLLED for (int row = 0; row < rows; row++) {
+            floats found = {0};
+            *(four *)&found = totals(sum[row][0], sum[row][1], sum[row][2], sum[row][3]);
+            write(low, row * f->rank + r, found, 4, half);
+        }
     }
 }
 
-INLINE void add(const job *j, int64_t place, int64_t count, floats value) {
-    write(j->y, place, read(j->y, place, count, j->bfloat16) + value, count, j->bfloat16);
+/* y += sum, for `count` of the columns of a block. */
+INLINE void add(char *y, const floats *sum, int64_t count, int half) {
+    if (half) {
+        words old = take(y, 2 * count), none = {0};
+        put(y, together((floats)paired(none, old, 0) + sum[0], (floats)paired(none, old, 1) + sum[1]), 2 * count);
+        return;
+    }
+    UNROLLED for (int v = 0; v < 2; v++) {
+        int64_t some = count - v * LANES < LANES ? count - v * LANES : LANES;
+        char *place = y + v * sizeof(words);
+        if (some > 0) put(place, (words)((floats)take(place, 4 * some) + sum[v]), 4 * some);
+    }
 }
 
-/* y[row, columns] += low[row] b for `vectors` vectors of columns from `c` on, the last of which has `last` columns. */
-INLINE void columns(const job *j, int64_t place, int64_t c, const factors *f, const float *low, int rows, int vectors,
-                    int64_t last) {
-    int64_t width = padded(j->outputs);
-    floats sum[BLOCK][4] = {{{0}}};
-    for (int64_t r = 0; r < f->rank; r++)
-        UNROLLED for (int v = 0; v < vectors; v++) {
-            floats factor = *(const floats *)(f->b + r * width + c + v * LANES);
-            UNROLLED for (int row = 0; row < rows; row++) sum[row][v] += low[row * f->rank + r] * factor;
+/* y[row, columns] += low[row] b for `count` columns from `c` on. */
+INLINE void columns(const job *j, char *y, int64_t c, const factors *f, const value *low, int rows, int64_t count, int half) {
+    int64_t next = line(j->outputs, half), depth = values(f, half);
+    const char *b = f->b + bytes(c, half);
+    floats sum[ROWS][2] = {{{0}}};
+    for (int64_t r = 0; r < depth; r++) {
+        words factor[2];
+        if (half) {
+            words even = *(const words *)(b + 2 * r * next), odd = *(const words *)(b + (2 * r + 1) * next);
+            factor[0] = paired(even, odd, 0), factor[1] = paired(even, odd, 1);
+        } else {
+            factor[0] = *(const words *)(b + r * next), factor[1] = *(const words *)(b + r * next + sizeof(words));
         }
-    UNROLLED for (int row = 0; row < rows; row++)
-        UNROLLED for (int v = 0; v < vectors; v++)
-            add(j, place + row * j->outputs * j->parts + c + v * LANES, v + 1 == vectors ? last : LANES, sum[row][v]);
+        UNROLLED for (int row = 0; row < rows; row++) {
+            words each = (words){0} + low[row * depth + r];
+            sum[row][0] = step(sum[row][0], each, factor[0], half), sum[row][1] = step(sum[row][1], each, factor[1], half);
+        }
+    }
+    UNROLLED for (int row = 0; row < rows; row++) add(y + bytes(row * j->outputs * j->parts + c, half), sum[row], count, half);
 }
 
-/* The same for all rows of a piece, so that what it reads of b stays in the nearest cache. */
-INLINE void strip(const job *j, int64_t first, int64_t count, int64_t part, int64_t c, const factors *f, const float *low,
-                  int vectors, int64_t last) {
-    int64_t line = j->outputs * j->parts, place = first * line + part * j->outputs, row = 0;
-    for (; row + BLOCK <= count; row += BLOCK) columns(j, place + row * line, c, f, low + row * f->rank, BLOCK, vectors, last);
-    for (; row < count; row++) columns(j, place + row * line, c, f, low + row * f->rank, 1, vectors, last);
-}
-
-INLINE void up(const job *j, int64_t first, int64_t count, int64_t part, const factors *f, const float *low) {
+/* The same for every column. */
+INLINE void up(const job *j, char *y, const factors *f, const value *low, int rows, int half) {
     int64_t c = 0;
-    for (; c + 4 * LANES <= j->outputs; c += 4 * LANES) strip(j, first, count, part, c, f, low, 4, LANES);
-    int64_t vectors = padded(j->outputs - c) / LANES, last = j->outputs - c - (vectors - 1) * LANES;
-    if (vectors == 4) strip(j, first, count, part, c, f, low, 4, last);
-    if (vectors == 3) strip(j, first, count, part, c, f, low, 3, last);
-    if (vectors == 2) strip(j, first, count, part, c, f, low, 2, last);
-    if (vectors == 1) strip(j, first, count, part, c, f, low, 1, last);
+    for (; c + COLUMNS <= j->outputs; c += COLUMNS) columns(j, y, c, f, low, rows, COLUMNS, half);
+    if (c < j->outputs) columns(j, y, c, f, low, rows, j->outputs - c, half);
 }
 
-/* Rows of x as floats, padded to whole vectors: where they lie if that is how they lie, or else copied. */
-INLINE const float *lines(const job *j, int64_t first, int rows, float *copy) {
-    int64_t width = padded(j->inputs);
-    if (!j->bfloat16 && width == j->inputs) return (const float *)j->x + first * width;
-    for (int i = 0; i < rows; i++)
-        for (int64_t k = 0; k < j->inputs; k += LANES)
-            *(floats *)(copy + i * width + k) =
-                read(j->x, (first + i) * j->inputs + k, j->inputs - k < LANES ? j->inputs - k : LANES, j->bfloat16);
-    return copy;
+INLINE void ask(const char *from, int64_t count) {
+    for (int64_t k = 0; k < count; k += CACHE_LINE) __builtin_prefetch(from + k);
 }
 
-/* Low-rank values of up to BLOCK rows, for each part that is changed. */
-INLINE void block(const job *j, const factors *table, int64_t first, int rows, int64_t row, float *low) {
-    float copy[BLOCK * MAX_INPUTS];
-    const float *x = lines(j, first + row, rows, copy);
-    for (int64_t part = 0; part < j->parts; part++)
-        if (table[part].rank)
-            down(x, padded(j->inputs), &table[part], low + part * TILE * MAX_RANK + row * table[part].rank, rows);
+/* A block of rows that wear the same factors, for each part that is changed; the rows ROWS further on are asked for. */
+INLINE void block(const job *j, const factors *table, int64_t row, int rows, int half) {
+    value low[ROWS * MAX_RANK];
+    int64_t next = bytes(j->inputs, half);
+    const char *x = j->x + row * next;
+    ask(x + ROWS * next, rows * next);
+    for (int64_t part = 0; part < j->parts; part++) {
+        const factors *f = &table[part];
+        if (!f->rank) continue;
+        char *y = j->y + bytes((row * j->parts + part) * j->outputs, half);
+        for (int r = 0; r < rows; r++) ask(y + bytes((ROWS + r) * j->parts * j->outputs, half), bytes(j->outputs, half));
+        for (int r = 0; r < rows; r += BLOCK) /* one row, or whole blocks */
+            down(x + r * next, j->inputs, f, low + r * values(f, half), rows < BLOCK ? rows : BLOCK, half);
+        up(j, y, f, low, rows, half);
+    }
 }
 
-/* At most TILE rows that wear the same factors. */
-INLINE void worn(const job *j, const factors *table, int64_t first, int64_t count) {
-    float low[MAX_PARTS * TILE * MAX_RANK];
-    int64_t row = 0;
-    for (; row + BLOCK <= count; row += BLOCK) block(j, table, first, BLOCK, row, low);
-    for (; row < count; row++) block(j, table, first, 1, row, low);
-    for (int64_t part = 0; part < j->parts; part++)
-        if (table[part].rank) up(j, first, count, part, &table[part], low + part * TILE * MAX_RANK);
+/* The rows of a run, up to `stop`. */
+INLINE void worn(const job *j, int64_t run, int64_t row, int64_t stop, int half) {
+    const factors *table = j->table + run * j->stride, *after = table + j->stride;
+    for (int64_t part = 0; run + 1 < j->runs && part < j->parts; part++) {
+        ask(after[part].a, after[part].rank * line(j->inputs, half));
+        ask(after[part].b, after[part].rank * line(j->outputs, half));
+    }
+    for (; row + ROWS <= stop; row += ROWS) block(j, table, row, ROWS, half);
+    for (; row + BLOCK <= stop; row += BLOCK) block(j, table, row, BLOCK, half);
+    for (; row < stop; row++) block(j, table, row, 1, half);
 }
 
 /* Rows `first` to `stop`, at most TILE of them, some of which lie in runs; they are activated while they are in a near cache. */
@@ -115,7 +143,8 @@ FOR_EACH_PROCESSOR void VARIANT(lora_tile)(const job *j, int64_t first, int64_t 
     for (int64_t run = 0; run < j->runs; run++) {
         int64_t from = j->bounds[2 * run] > first ? j->bounds[2 * run] : first;
         int64_t to = j->bounds[2 * run + 1] < stop ? j->bounds[2 * run + 1] : stop;
-        if (from < to) worn(j, j->table + run * j->stride, from, to - from);
+        if (from < to && j->bfloat16) worn(j, run, from, to, 1);
+        if (from < to && !j->bfloat16) worn(j, run, from, to, 0);
     }
     if (!j->gelu) return;
     int64_t place = first * j->parts * j->outputs, end = stop * j->parts * j->outputs;
@@ -134,7 +163,7 @@ static int64_t work(const job *j) {
 
 /* The whole batch. Returns 0, or 1 for sizes beyond what the stack is laid out for; nothing is written then. */
 int VARIANT(lora_add)(const job *j) {
-    if (j->inputs > MAX_INPUTS || j->parts > MAX_PARTS) return 1;
+    if (j->parts > MAX_PARTS) return 1;
     for (int64_t run = 0; run < j->runs; run++)
         for (int64_t part = 0; part < j->parts; part++)
             if (j->table[run * j->stride + part].rank > MAX_RANK) return 1;

@@ -10,7 +10,7 @@ from torch import Tensor
 from service.models import kernels
 from service.models.kernels import Array
 
-MAX_INPUTS, MAX_RANK = 16384, 1024  # as in the C file
+MAX_PARTS, MAX_RANK = 3, 1024  # as in the C file
 
 
 class Job(ctypes.Structure):
@@ -29,12 +29,13 @@ class Job(ctypes.Structure):
 def add(y: Tensor, x: Tensor, first: int, parts: int, bounds: Array, table: Array, *, gelu: bool = False) -> None:
     """Add low-rank products to ``y`` (rows, parts · out) from ``x`` (rows, in), both float32 or both bfloat16, contiguous.
 
-    ``bounds`` (runs, 2) has runs of rows, in order; ``table`` (runs, modules, 3) the addresses of their factors and their
-    ranks, of which modules ``first`` to ``first + parts`` are read. With ``gelu``, all of ``y`` goes through it afterwards.
+    ``bounds`` (runs, 2) has runs of rows, in order; ``table`` (runs, modules, 3) the addresses of their factors, which are
+    of the same type and padded as :mod:`service.models.lora` does, and their ranks, of which modules ``first`` to
+    ``first + parts`` are read. With ``gelu``, all of ``y`` goes through it afterwards.
     Raises :class:`ValueError` for tensors that it cannot read.
     """
     if not kernels.call("lora_add", job(y, x, first, parts, bounds, table, gelu=gelu)):
-        raise ValueError(f"the kernel reads up to {MAX_INPUTS} inputs and ranks up to {MAX_RANK}")
+        raise ValueError(f"the kernel reads up to {MAX_PARTS} modules of a site and ranks up to {MAX_RANK}")
 
 
 def job(y: Tensor, x: Tensor, first: int, parts: int, bounds: Array, table: Array, *, gelu: bool) -> Job:

@@ -154,7 +154,7 @@ class TextEncoder:
             self._linears[site] = Linear(weight, bias, dtype, self.device)
         self._sites[site] = Site(len(self.targets), len(modules), inputs, outputs)
         for module in modules:
-            self.targets[f"{self.family.prefix}.{module}"] = Target(len(self.targets), inputs, outputs)
+            self.targets[f"{self.family.prefix}.{module}"] = Target(len(self.targets), inputs, outputs, COMPUTED_IN[dtype])
 
     def pack(self, rows: Sequence[Sequence[int]]) -> Packed:
         """Token-id rows as :meth:`forward` and :meth:`states` read them; may run on any thread."""

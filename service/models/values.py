@@ -9,7 +9,6 @@ from torch import Tensor
 
 from service.memory import block
 
-FLOAT = 4
 SMALL = 1 << 16  # bytes that may come from the heap: gaps of this size are filled again
 
 
@@ -22,11 +21,11 @@ def is_finite(tensor: Tensor) -> bool:
     return math.isfinite(low) and math.isfinite(high)
 
 
-def zeros(count: int, device: torch.device) -> Tensor:
-    """A vector of float32 zeros."""
-    if device.type != "cpu" or FLOAT * count < SMALL:
-        return torch.zeros(count, device=device)
-    return torch.frombuffer(block(FLOAT * count), dtype=torch.float32)
+def zeros(count: int, device: torch.device, kind: torch.dtype = torch.float32) -> Tensor:
+    """A vector of zeros."""
+    if device.type != "cpu" or kind.itemsize * count < SMALL:
+        return torch.zeros(count, device=device, dtype=kind)
+    return torch.frombuffer(block(kind.itemsize * count), dtype=kind)
 
 
 def copied(tensor: Tensor, device: torch.device) -> Tensor:

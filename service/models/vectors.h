@@ -30,7 +30,7 @@
 
 typedef float floats __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4)));
-typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4), may_alias)); /* of any type, as they lie in memory */
 typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2)));
 typedef float eight __attribute__((vector_size(32), aligned(4)));
 typedef float four __attribute__((vector_size(16), aligned(4)));
@@ -43,16 +43,71 @@ INLINE floats widen(const uint16_t *from, int64_t count) {
     return (floats)(__builtin_convertvector(narrow, words) << 16);
 }
 
-INLINE void narrow_to(uint16_t *to, floats value, int64_t count) {
+INLINE halves narrowed(floats value) {
 #ifdef __AVX512BF16__
-    __m256bh narrow = _mm512_cvtneps_pbh((__m512)value);
+    return (halves)_mm512_cvtneps_pbh((__m512)value);
 #else
     words bits = (words)value;
     words rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16; /* to nearest, ties to even */
     ints number = value == value;
-    halves narrow = __builtin_convertvector((rounded & (words)number) | (0x7fc0 & ~(words)number), halves);
+    return __builtin_convertvector((rounded & (words)number) | (0x7fc0 & ~(words)number), halves);
 #endif
+}
+
+INLINE void narrow_to(uint16_t *to, floats value, int64_t count) {
+    halves narrow = narrowed(value);
     memcpy(to, &narrow, 2 * count);
+}
+
+/* The first `bytes` of a vector, at least one; the others are zero. */
+INLINE words take(const void *from, int64_t bytes) {
+    if (bytes == sizeof(words)) return *(const words *)from;
+#ifdef __AVX512BF16__
+    return (words)_mm512_maskz_loadu_epi8(~0ULL >> (sizeof(words) - bytes), from);
+#else
+    words value = {0};
+    memcpy(&value, from, bytes);
+    return value;
+#endif
+}
+
+INLINE void put(void *to, words value, int64_t bytes) {
+    if (bytes == sizeof(words)) {
+        *(words *)to = value;
+        return;
+    }
+#ifdef __AVX512BF16__
+    _mm512_mask_storeu_epi8(to, ~0ULL >> (sizeof(words) - bytes), (__m512i)value);
+#else
+    memcpy(to, &value, bytes);
+#endif
+}
+
+#define HIGH 0xffff0000u /* of a lane that holds two bfloat16 */
+
+/* sum + x a, lane by lane. In bfloat16 each lane has a pair, and both products are added. */
+INLINE floats step(floats sum, words x, words a, int bfloat16) {
+    if (!bfloat16) return sum + (floats)x * (floats)a;
+#ifdef __AVX512BF16__
+    return (floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)x, (__m512bh)a);
+#else
+    return sum + (floats)(x << 16) * (floats)(a << 16) + (floats)(x & HIGH) * (floats)(a & HIGH);
+#endif
+}
+
+/* Pairs of a number of `a` and one of `b`, of which there are 32 each: `side` 0 has the first four of every eight, 1 the others. */
+INLINE words paired(words a, words b, int side) {
+    typedef uint16_t many __attribute__((vector_size(4 * LANES)));
+    many x = (many)a, y = (many)b;
+#define FOUR(n) n, n + 32, n + 1, n + 33, n + 2, n + 34, n + 3, n + 35
+    if (side) return (words)__builtin_shufflevector(x, y, FOUR(4), FOUR(12), FOUR(20), FOUR(28));
+    return (words)__builtin_shufflevector(x, y, FOUR(0), FOUR(8), FOUR(16), FOUR(24));
+}
+
+/* 32 numbers as bfloat16, in their order, from the sides that `paired` has. */
+INLINE words together(floats a, floats b) {
+    typedef uint64_t fours __attribute__((vector_size(2 * LANES)));
+    return (words)__builtin_shufflevector((fours)narrowed(a), (fours)narrowed(b), 0, 4, 1, 5, 2, 6, 3, 7);
 }
 
 /* The first `count` numbers at a place of an array of bfloat16 or float32; the other lanes are zero. */

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,7 +13,7 @@ from torch.nn.functional import gelu, linear
 
 from service.models import int8_kernel
 from service.models.calibration import SENTENCES, text_encoder
-from service.models.lora import LoadedFactors, Runs, Site
+from service.models.lora import Factors, LoadedFactors, Runs, Site, Target
 from service.models.quantized import QuantizedLinear
 from service.models.text_encoder import load_base
 from service.models.tokenizer import TextTokenizer
@@ -83,14 +82,13 @@ def test_low_rank_products_come_on_top(rows: int, activation: str | None, kind: 
     x, weight, bias = made(rows, 40, 3 * 72)
     x = (x / 8).to(kind)
     generator = torch.Generator().manual_seed(1)
-    a, b = torch.randn(4, 48, generator=generator), torch.randn(4, 80, generator=generator)
-    a[:, 40:], b[:, 72:] = 0, 0
-    table = np.array([[[0, 0, 0], [a.data_ptr(), b.data_ptr(), 4], [0, 0, 0]]], np.int64)
-    factors = LoadedFactors(a, {1: (a[:, :40], b[:, :72])}, table[0])
+    pair = Factors(torch.randn(4, 40, generator=generator), torch.randn(4, 72, generator=generator))
+    targets = {name: Target(number, 40, 72, kind) for number, name in enumerate(("query", "key", "value"))}
+    factors = LoadedFactors.load({"key": pair}, targets, CPU)
     runs = Runs.of([(1, rows - 1, factors)])
     layer = QuantizedLinear(weight, bias)
     expected = layer(x).float()
-    expected[1 : rows - 1, 72:144] += x[1 : rows - 1].float() @ a[:, :40].T @ b[:, :72]
+    expected[1 : rows - 1, 72:144] += x[1 : rows - 1].float() @ pair.a.T @ pair.b
     expected = expected if activation is None else {"gelu": gelu, "relu": torch.relu}[activation](expected)
     found = layer.adapted(x, Site(0, 3, 40, 72), runs, activation)
     torch.testing.assert_close(found.float(), expected, atol=tolerance, rtol=tolerance)
