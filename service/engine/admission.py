@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 from service.engine.queue import FairQueue, Row
 from service.errors import Overloaded
@@ -11,6 +13,8 @@ from service.errors import Overloaded
 WEIGHT = 0.2  # of the last batch in the rate that is remembered
 BATCHES = 1  # that may wait at any rate: small batches cost throughput, and a slow model should not refuse a few clients
 SPARE = 1.25  # times the limit is the room whose free part counts, so that something is free until the door closes
+LASTING, CALM = 0.5, 1.0  # seconds of refusals that are more than a burst; and without any, until they are over
+NARROW = 0.5  # of the limit while refusals last
 PART = 3  # times what is free may be one share's: 15/16 of the limit, when it is alone
 
 
@@ -18,27 +22,40 @@ class Admission:
     """Decides whether rows may wait; the limit follows the rate at which batches are computed.
 
     At most ``seconds`` of work may wait, but never less than a batch, and never more than ``tokens``; beyond that the door is
-    closed to everyone. Within it a share may hold a multiple of what is free (dynamic thresholds, Choudhury and Hahne,
-    1998): all that it likes while little waits, and less than the limit however much it sends.
+    closed to everyone. A burst may fill all of it; once refusals last, whoever is let in is not to wait behind a queue that
+    never empties, and the limit is half (as in controlled delay, Nichols and Jacobson, 2012). Within it a share may hold a
+    multiple of what is free (dynamic thresholds, Choudhury and Hahne, 1998): all that it likes while little waits, and less
+    than the limit however much it sends.
     """
 
-    def __init__(self, seconds: float, tokens: int, batch_tokens: int) -> None:
+    def __init__(self, seconds: float, tokens: int, batch_tokens: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds, self._tokens, self._least = seconds, tokens, min(tokens, BATCHES * batch_tokens)
-        self._rate = 0.0
+        self._rate, self._clock = 0.0, clock
+        self._first = self._last = -math.inf  # refusals, of those that go on
 
     @property
     def limit(self) -> int:
         """Tokens that may wait now; before the first batch, the rate is not known and sets no limit."""
-        return self._tokens if not self._rate else min(self._tokens, max(self._least, int(self._seconds * self._rate)))
+        if not self._rate:
+            return self._tokens
+        whole = min(self._tokens, max(self._least, int(self._seconds * self._rate)))
+        lasting = self._last - self._first >= LASTING and self._clock() - self._last < CALM
+        return int(NARROW * whole) if lasting else whole
 
     def served(self, tokens: int, seconds: float) -> None:
         """Note a batch that was computed."""
         rate = tokens / max(seconds, 1e-6)
         self._rate += (WEIGHT if self._rate else 1.0) * (rate - self._rate)
 
-    def is_closed(self, waiting: int) -> bool:
-        """Whether no further row may join so many waiting tokens."""
-        return waiting >= self.limit
+    def refuses(self, waiting: int) -> bool:
+        """Whether no further row may join so many waiting tokens; that it was so is noted."""
+        if waiting < self.limit:
+            return False
+        now = self._clock()
+        if now - self._last >= CALM:
+            self._first = now
+        self._last = now
+        return True
 
     def check(self, queue: FairQueue[Row], rows: Sequence[Row]) -> None:
         """Raise :class:`Overloaded` unless these rows may join the queue; where nothing waits, anything may."""
@@ -47,7 +64,7 @@ class Admission:
         costs: Counter[Hashable] = Counter()
         for row in rows:
             costs[row.share] += row.tokens
-        if self.is_closed(queue.tokens) or queue.tokens + costs.total() > self._tokens:
+        if self.refuses(queue.tokens) or queue.tokens + costs.total() > self._tokens:
             waiting = f"{queue.tokens} tokens are queued and this request has {costs.total()}"
             raise Overloaded(f"{waiting}; at most {self.limit} may wait")
         room = int(PART * (SPARE * self.limit - queue.tokens))

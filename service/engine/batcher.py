@@ -78,10 +78,9 @@ class Batcher(Generic[Item, Batch, Output]):
         """Rows that wait for the device."""
         return self._waiting
 
-    @property
-    def is_full(self) -> bool:
+    def refuses(self) -> bool:
         """Whether so much waits already that no further request should be read."""
-        return self._admission.is_closed(self._queue.tokens)
+        return self._admission.refuses(self._queue.tokens)
 
     def start(self) -> None:
         """Begin to serve; needs the running event loop."""

@@ -92,10 +92,10 @@ class Pipeline(Generic[Request, Item, Output]):
         """Rows that are being prepared, waiting or running."""
         return self._rows
 
-    @property
-    def is_full(self) -> bool:
-        """Whether not even a request of one row would be admitted."""
-        return self._rows >= self._limits.rows or self._batcher.is_full
+    def check(self) -> None:
+        """Raise :class:`Overloaded` if not even a request of one row would be admitted."""
+        if self._rows >= self._limits.rows or self._batcher.refuses():
+            raise Overloaded(f"no further request is accepted while {self._rows} rows are in work")
 
     @property
     def depth(self) -> int:

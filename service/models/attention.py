@@ -26,25 +26,25 @@ class Attention:
         fits = self.size <= attention_kernel.MAX_SIZE and max(map(len, rows)) <= attention_kernel.MAX_LENGTH
         return not (kernels.available and self.device.type == "cpu" and fits)
 
-    def __call__(self, joined: Tensor, packed: Packed, *, first_only: bool = False) -> Tensor:
-        """Contexts, as many lines as ``joined`` has, or with ``first_only`` those of ``packed.first`` alone; (lines, hidden).
+    def __call__(self, joined: Tensor, packed: Packed, queries: Tensor | None = None) -> Tensor:
+        """Contexts (tokens, hidden) from ``joined`` (tokens, 3 · hidden): queries, keys and values.
 
-        ``joined`` (tokens, 3 · hidden) has queries, keys and values. Lines beyond the last token or row are zero.
+        With ``queries`` (rows, hidden), of each row's first token alone, ``joined`` (tokens, 2 · hidden) has keys and values,
+        and the result is (rows, hidden). There is a line for each of the inputs'; those beyond the last token or row are zero.
         """
-        hidden = self.heads * self.size
-        count, lines = (packed.rows, len(packed.first)) if first_only else (packed.tokens, len(joined))
-        context = joined.new_empty(lines, hidden)
+        asking, count = (joined, packed.tokens) if queries is None else (queries, packed.rows)
+        context = joined.new_empty(len(asking), self.heads * self.size)
         context[count:] = 0
         if packed.padding is None:
-            attention_kernel.attention(context, joined, self.heads, packed.starts, first_only=first_only)
+            attention_kernel.attention(context, joined, self.heads, packed.starts, queries)
         else:
-            context[:count] = self._by_torch(joined, packed.rows, packed.padding, first_only=first_only)
+            context[:count] = self._by_torch(joined, packed.rows, packed.padding, queries)
         return context
 
-    def _by_torch(self, joined: Tensor, rows: int, padding: Padding, *, first_only: bool) -> Tensor:
-        query, key, value = joined[padding.pad].view(rows, -1, 3, self.heads, self.size).permute(2, 0, 3, 1, 4)
-        if first_only:
-            query = query[:, :, :1]
+    def _by_torch(self, joined: Tensor, rows: int, padding: Padding, queries: Tensor | None) -> Tensor:
+        parts = joined[padding.pad].chunk(3 if queries is None else 2, 1)
+        parts = parts if queries is None else (queries[:rows], *parts)
+        query, key, value = (part.reshape(rows, -1, self.heads, self.size).transpose(1, 2) for part in parts)
         context = scaled_dot_product_attention(query, key, value, attn_mask=padding.mask)
         context = context.transpose(1, 2).reshape(-1, self.heads * self.size)
-        return context if first_only or padding.mask is None else context[padding.unpad]
+        return context if queries is not None or padding.mask is None else context[padding.unpad]

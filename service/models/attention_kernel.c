@@ -12,25 +12,28 @@
 #define WORTH_A_TEAM 1000000 /* multiply-adds below which waking other threads costs more than it saves */
 #define AT_ONCE 4            /* heads of a row that one thread takes at a time */
 
-/* Rows of `from` (tokens, 3, heads, size) and `to` (tokens or rows, heads, size) hold bfloat16 or float32. */
+/* Rows hold bfloat16 or float32: `from` (tokens, 3, heads, size) has queries, keys and values, and `to` is (tokens, heads, size).
+   Or `queries` (rows, heads, size) has one for each row; `from` is (tokens, 2, heads, size) and `to` (rows, heads, size) then. */
 typedef struct {
     void *to;
-    const void *from;
+    const void *from, *queries;
     int64_t bfloat16, rows, heads, size;
-    int64_t first_only;    /* whether only each row's first token asks; `to` has one line for each row then */
     const int64_t *starts; /* (rows + 1): every row's first token, and the end */
 } job;
 
-/* Where one of a token's three vectors begins. */
+enum { VALUE = 1, KEY, QUERY }; /* from the last on */
+
+INLINE int64_t vectors(const job *j) { return j->queries ? 2 : 3; }
+
+/* Where one of a token's vectors begins. */
 INLINE int64_t vector(const job *j, int64_t token, int64_t which, int64_t head) {
-    return ((token * 3 + which) * j->heads + head) * j->size;
+    return (((token + 1) * vectors(j) - which) * j->heads + head) * j->size;
 }
 
-/* One of a token's three vectors, times `scale`, padded with zeros. */
-INLINE void gather(const job *j, int64_t token, int64_t which, int64_t head, float scale, float *to) {
-    int64_t place = vector(j, token, which, head);
+/* A vector, times `scale`, padded with zeros. */
+INLINE void gather(const job *j, const void *from, int64_t place, float scale, float *to) {
     for (int64_t d = 0; d < j->size; d += LANES)
-        *(floats *)(to + d) = read(j->from, place + d, j->size - d < LANES ? j->size - d : LANES, j->bfloat16) * scale;
+        *(floats *)(to + d) = read(from, place + d, j->size - d < LANES ? j->size - d : LANES, j->bfloat16) * scale;
 }
 
 /* Rows and columns of a square of numbers change places. */
@@ -69,7 +72,7 @@ INLINE void spread(const job *j, int64_t start, int64_t length, int64_t head, fl
             int64_t count = j->size - d < LANES ? j->size - d : LANES;
             for (int64_t i = 0; i < LANES; i++) {
                 int64_t key = first + i < length ? first + i : length - 1; /* a score that is not used must be a number */
-                square[i] = read(j->from, vector(j, start + key, 1, head) + d, count, j->bfloat16);
+                square[i] = read(j->from, vector(j, start + key, KEY, head) + d, count, j->bfloat16);
             }
             transpose(square);
             for (int64_t i = 0; i < count; i++) *(floats *)(keys + (d + i) * width + first) = square[i];
@@ -129,7 +132,7 @@ INLINE void mix(float scores[BLOCK][MAX_LENGTH], const float *values, int64_t le
 INLINE void ahead(const job *j, int64_t start, int64_t length, int64_t head) {
     int64_t bytes = j->bfloat16 ? 2 : 4;
     for (int64_t token = start; token < start + length; token++)
-        for (int64_t which = 0; which < 3; which++) {
+        for (int64_t which = VALUE; which <= vectors(j); which++) {
             const char *from = (const char *)j->from + vector(j, token, which, head) * bytes;
             for (int64_t n = 0; n < j->size * bytes; n += 64) __builtin_prefetch(from + n);
         }
@@ -141,12 +144,16 @@ FOR_EACH_PROCESSOR static void attend(const job *j, int64_t row, int64_t head, f
     int64_t start = j->starts[row], length = j->starts[row + 1] - start, width = padded(j->size);
     if (head + 1 < j->heads) ahead(j, start, length, head + 1);
     spread(j, start, length, head, keys);
-    for (int64_t token = 0; token < length; token++) gather(j, start + token, 2, head, 1, values + token * width);
+    for (int64_t token = 0; token < length; token++) gather(j, j->from, vector(j, start + token, VALUE, head), 1, values + token * width);
     memset(queries, 0, sizeof queries);
-    int64_t asking = j->first_only ? 1 : length, line = j->first_only ? row : start;
+    int64_t asking = j->queries ? 1 : length, line = j->queries ? row : start;
     for (int64_t first = 0; first < asking; first += BLOCK) {
         int rows = asking - first < BLOCK ? asking - first : BLOCK;
-        for (int q = 0; q < rows; q++) gather(j, start + first + q, 0, head, scale, queries + q * width);
+        for (int q = 0; q < rows; q++) {
+            const void *from = j->queries ? j->queries : j->from;
+            int64_t place = j->queries ? (row * j->heads + head) * j->size : vector(j, start + first + q, QUERY, head);
+            gather(j, from, place, scale, queries + q * width);
+        }
         score(queries, keys, j->size, width, length, scores);
         for (int q = 0; q < BLOCK; q++) over[q] = weigh(scores[q], length);
         int64_t d = 0;
@@ -164,7 +171,7 @@ static int64_t work(const job *j) {
     int64_t sum = 0;
     for (int64_t row = 0; row < j->rows; row++) {
         int64_t length = j->starts[row + 1] - j->starts[row];
-        sum += length * (j->first_only ? 1 : length);
+        sum += length * (j->queries ? 1 : length);
     }
     return 2 * sum * j->heads * j->size;
 }

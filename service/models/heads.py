@@ -52,14 +52,15 @@ class Heads:
             self._apply(pooled, states, self.dense_table, [head.dense for head in self.heads])
 
     def logits(self, pooled: Tensor) -> list[Tensor]:
-        """Each run's logits, (its rows, its labels), of ``pooled`` (rows, hidden), which has passed the dense layer and tanh."""
+        """The logits (labels,) of each row in a run, of ``pooled`` (rows, hidden), which has passed the dense layer and tanh."""
         if not self.heads:
             return []
         counts: list[int] = self.out_table[:, 2].tolist()
         whole = pooled.new_empty(len(pooled), max(counts))
         self._apply(whole, pooled, self.out_table, [head.out for head in self.heads])
-        whole = whole.cpu()
-        return [whole[start:stop, :count] for (start, stop), count in zip(self.bounds.tolist(), counts, strict=True)]
+        rows, widest = whole.cpu().unbind(), whole.shape[1]  # slicing each row costs more than computing it
+        of_runs = ((rows[start:stop], count) for (start, stop), count in zip(self.bounds.tolist(), counts, strict=True))
+        return [row if count == widest else row[:count] for run, count in of_runs for row in run]
 
     def _apply(self, y: Tensor, x: Tensor, table: Array, layers: Sequence[Layer | None]) -> None:
         if kernels.available and y.device.type == "cpu":

@@ -93,7 +93,7 @@ class TextClassifier:
         Float32 logits (labels,), or for a bare row its first-token state (hidden,).
         """
         states = self.encoder.forward(batch.packed, batch.lora)
-        worn = [row for run in batch.heads.logits(self._pool(states, batch)) for row in run]
+        worn = batch.heads.logits(self._pool(states, batch))
         results = [*worn, *states[len(worn) :]]
         return [result for _, result in sorted(zip(batch.order, results, strict=True), key=lambda pair: pair[0])]
 

@@ -98,12 +98,15 @@ class TextEncoder:
     module, by its name in transformers' model, to its number.
     """
 
-    SITES: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
+    QUERY, KEY, VALUE = "attention.self.query", "attention.self.key", "attention.self.value"
+    AFTER: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "attention": ("attention.output.dense",),
         "up": ("intermediate.dense",),
         "down": ("output.dense",),
     }
+    SITES: ClassVar[Mapping[str, tuple[str, ...]]] = {"qkv": (QUERY, KEY, VALUE), **AFTER}
+    # Only first tokens leave the last layer, so only they have a query there.
+    LAST_SITES: ClassVar[Mapping[str, tuple[str, ...]]] = {"q": (QUERY,), "kv": (KEY, VALUE), **AFTER}
 
     def __init__(
         self, base: BaseWeights, device: torch.device, dtype: Dtype = "fp32", largest: Mapping[str, Tensor] | None = None
@@ -136,7 +139,7 @@ class TextEncoder:
     def _join(self, tensors: Mapping[str, Tensor], largest: Mapping[str, Tensor]) -> None:
         """Linear layers, those that read the same input joined to one, and the places of their modules."""
         for layer in range(self.layers):
-            for site, modules in self.SITES.items():
+            for site, modules in (self.SITES if layer + 1 < self.layers else self.LAST_SITES).items():
                 names = [f"encoder.layer.{layer}.{module}" for module in modules]
                 self._add_site(f"{layer}.{site}", names, tensors, self.dtype, largest.get(f"{layer}.{site}"))
         self.pools = "pooler.dense.weight" in tensors
@@ -162,20 +165,19 @@ class TextEncoder:
 
     def forward(self, packed: Packed, runs: Runs) -> Tensor:
         """First-token states, (rows, hidden), in float32; rows in no run get the bare base model."""
-        over_tokens = runs.over(packed.starts)
-        x = self._embed(packed)
-        for layer in range(self.layers - 1):
-            x = self._feed_forward(self._attend(x, packed, layer, over_tokens), layer, over_tokens)
-        # Only the first tokens leave the last layer, so only they pass through what follows its attention.
-        x = self._attend(x, packed, self.layers - 1, over_tokens, first_over=runs)
-        return self._feed_forward(x, self.layers - 1, runs)[: packed.rows].float()
+        over_tokens, last = runs.over(packed.starts), self.layers - 1
+        x = self._through(last, self._embed(packed), packed, over_tokens)
+        first = x[packed.first]
+        queries, others = self._linear(first, f"{last}.q", runs), self._linear(x, f"{last}.kv", over_tokens)
+        context = self._attention(others, packed, queries)
+        return self._after(context, first, last, runs)[: packed.rows].float()
 
     def states(self, packed: Packed) -> Tensor:
         """Every token's state, (tokens, hidden) in float32, row after row, from the bare base model."""
-        x = self._embed(packed)
-        for layer in range(self.layers):
-            x = self._feed_forward(self._attend(x, packed, layer, NO_RUNS), layer, NO_RUNS)
-        return x[: packed.tokens].float()
+        last = self.layers - 1
+        x = self._through(last, self._embed(packed), packed, NO_RUNS)
+        joined = torch.cat([self._linear(x, f"{last}.{site}", NO_RUNS) for site in ("q", "kv")], 1)
+        return self._after(self._attention(joined, packed), x, last, NO_RUNS)[: packed.tokens].float()
 
     def pool(self, states: Tensor, runs: Runs) -> Tensor:
         """The base model's own pooler without its tanh, (rows, hidden); only where :attr:`pools`."""
@@ -188,16 +190,17 @@ class TextEncoder:
         x += w["embeddings.token_type_embeddings.weight"][0]
         return self._norm(x, "embeddings.LayerNorm").to(self._kind)
 
-    def _attend(self, x: Tensor, packed: Packed, layer: int, runs: Runs, first_over: Runs | None = None) -> Tensor:
-        """Attention with its residual; with ``first_over``, runs over rows, for each row's first token alone."""
-        joined = self._linear(x, f"{layer}.qkv", runs)
-        context = self._attention(joined, packed, first_only=first_over is not None)
-        if first_over is not None:
-            x, runs = x[packed.first], first_over
-        attended = self._linear(context, f"{layer}.attention", runs).add_(x)
-        return self._norm(attended, f"encoder.layer.{layer}.attention.output.LayerNorm")
+    def _through(self, layers: int, x: Tensor, packed: Packed, runs: Runs) -> Tensor:
+        """States of all tokens after so many layers."""
+        for layer in range(layers):
+            context = self._attention(self._linear(x, f"{layer}.qkv", runs), packed)
+            x = self._after(context, x, layer, runs)
+        return x
 
-    def _feed_forward(self, x: Tensor, layer: int, runs: Runs) -> Tensor:
+    def _after(self, context: Tensor, x: Tensor, layer: int, runs: Runs) -> Tensor:
+        """What a layer makes of its attention's contexts and of its own input, for as many lines."""
+        attended = self._linear(context, f"{layer}.attention", runs).add_(x)
+        x = self._norm(attended, f"encoder.layer.{layer}.attention.output.LayerNorm")
         wide = self._linear(x, f"{layer}.up", runs, self._activation)
         return self._norm(self._linear(wide, f"{layer}.down", runs).add_(x), f"encoder.layer.{layer}.output.LayerNorm")
 

@@ -15,7 +15,7 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 
 from service.engine.pipeline import Pipeline
-from service.errors import Overloaded, TooLarge
+from service.errors import TooLarge
 from service.routes import text, vqa
 from service.routes.asgi import App, Receive, Reply, Scope, Send, header
 from service.routes.caller import caller_of
@@ -63,8 +63,7 @@ class Direct:
         run, pipeline = self._runs[path]
         try:
             self._lifetime.check()
-            if pipeline.is_full:
-                raise Overloaded(f"no further request is accepted while {pipeline.rows} rows are in work")
+            pipeline.check()
             reply = await run(scope, receive)
         except Exception as error:
             reply = refuse(error, scope)

@@ -51,7 +51,7 @@ def test_a_flood_of_one_share_leaves_room_for_others() -> None:
     made, queue = admission(), FairQueue[Row]()
     for _ in range(100):
         admitted(made, queue, Row("flood", 10))
-    assert queue.tokens < made.limit and not made.is_closed(queue.tokens)
+    assert queue.tokens < made.limit and not made.refuses(queue.tokens)
     assert admitted(made, queue, Row("calm", 10))
     with pytest.raises(Overloaded, match=r"at most [0-9]+ may wait beside 10 of others"):
         made.check(queue, [Row("flood", 10)])
@@ -68,8 +68,28 @@ def test_floods_of_many_shares_close_the_door() -> None:
     for _ in range(100):
         for share in "abcde":
             admitted(made, queue, Row(share, 10))
-    assert made.is_closed(queue.tokens) and queue.tokens == made.limit
+    assert made.refuses(queue.tokens) and queue.tokens == made.limit
     assert not admitted(made, queue, Row("new", 10))
+
+
+def test_refusals_that_last_halve_the_limit_until_there_are_none() -> None:
+    now = [0.0]
+    made = Admission(0.5, 10_000, BATCH, clock=lambda: now[0])
+    made.served(1000, 1.0)
+    for at, refused, limit in (
+        (0.0, True, 500),  # a burst
+        (0.4, True, 500),
+        (0.5, True, 250),  # it lasts
+        (1.4, True, 250),
+        (2.3, False, 250),
+        (2.4, False, 500),  # it is over
+        (9.0, True, 500),  # another burst
+        (9.4, True, 500),
+        (10.4, True, 500),  # and one more, a second later
+    ):
+        now[0] = at
+        assert made.refuses(500 if refused else 0) == refused
+        assert made.limit == limit, at
 
 
 def test_where_nothing_waits_anything_may() -> None:

@@ -46,8 +46,9 @@ def test_rows_are_as_each_by_itself(
     found = attention(joined, packed)
     assert len(found) == len(joined) and not found[packed.tokens :].any()
     torch.testing.assert_close(found[: packed.tokens].double(), torch.cat(alone), atol=BOUNDS[kind], rtol=BOUNDS[kind])
-    first = attention(joined, packed, first_only=True)
-    assert len(first) == len(packed.first)
+    queries, others = joined[packed.first, : heads * size].contiguous(), joined[:, heads * size :].contiguous()
+    first = attention(others, packed, queries)
+    assert len(first) == len(packed.first) and not first[packed.rows :].any()
     torch.testing.assert_close(
         first[: packed.rows].double(), torch.stack([row[0] for row in alone]), atol=BOUNDS[kind], rtol=BOUNDS[kind]
     )

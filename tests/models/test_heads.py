@@ -20,13 +20,14 @@ def test_every_run_gets_its_own_head(hidden: int, runs: list[tuple[int, int, boo
     generator = torch.Generator().manual_seed(hidden)
     rows = sum(count for count, _, _ in runs)
     states, pooled = torch.randn(rows + 2, hidden, generator=generator), torch.randn(rows + 2, hidden, generator=generator)
-    expected_pool, expected, placed, first = pooled.clone(), [], [], 0
+    expected: list[torch.Tensor] = []
+    expected_pool, placed, first = pooled.clone(), [], 0
     for count, labels, own in runs:
         dense = (torch.randn(hidden, hidden, generator=generator), torch.randn(hidden, generator=generator)) if own else None
         out = torch.randn(labels, hidden, generator=generator), torch.randn(labels, generator=generator)
         if dense:
             expected_pool[first : first + count] = linear(states[first : first + count], *dense)
-        expected.append(linear(expected_pool[first : first + count], *out))
+        expected += linear(expected_pool[first : first + count], *out)
         placed.append((first, first + count, Head(dense, out)))
         first += count
     heads = Heads.of(placed)
