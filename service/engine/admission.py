@@ -14,7 +14,7 @@ WEIGHT = 0.2  # of the last batch in the rate that is remembered
 BATCHES = 1  # that may wait at any rate: small batches cost throughput, and a slow model should not refuse a few clients
 SPARE = 1.25  # times the limit is the room whose free part counts, so that something is free until the door closes
 LASTING, CALM = 0.5, 1.0  # seconds of refusals that are more than a burst; and without any, until they are over
-NARROW = 0.5  # of the limit while refusals last
+NARROW = 1 / 3  # of the limit while refusals last
 PART = 3  # times what is free may be one share's: 15/16 of the limit, when it is alone
 
 
@@ -23,7 +23,7 @@ class Admission:
 
     At most ``seconds`` of work may wait, but never less than a batch, and never more than ``tokens``; beyond that the door is
     closed to everyone. A burst may fill all of it; once refusals last, whoever is let in is not to wait behind a queue that
-    never empties, and the limit is half (as in controlled delay, Nichols and Jacobson, 2012). Within it a share may hold a
+    never empties, and the limit is a third (as in controlled delay, Nichols and Jacobson, 2012). Within it a share may hold a
     multiple of what is free (dynamic thresholds, Choudhury and Hahne, 1998): all that it likes while little waits, and less
     than the limit however much it sends.
     """

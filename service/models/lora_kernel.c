@@ -40,21 +40,26 @@ INLINE int64_t bytes(int64_t count, int half) { return half ? 2 * count : 4 * co
 
 INLINE int64_t line(int64_t count, int half) { return bytes((count + COLUMNS - 1) / COLUMNS * COLUMNS, half); }
 
+/* sum[row][i] += x[row] · a[i] over one vector of inputs, or its first `count` bytes. */
+INLINE void multiply(const char *x, int64_t width, const char *a, int64_t next, int64_t count, floats sum[BLOCK][4], int rows,
+                     int half) {
+    words factor[4];
+    UNROLLED for (int i = 0; i < 4; i++) factor[i] = *(const words *)(a + i * next);
+    UNROLLED for (int row = 0; row < rows; row++) {
+        words taken = take(x + row * width, count);
+        UNROLLED for (int i = 0; i < 4; i++) sum[row][i] = step(sum[row][i], taken, factor[i], half);
+    }
+}
+
 /* low[row] (rank) = x[row] aᵀ, for `rows` rows (a constant where it is called) and four ranks at a time. */
 INLINE void down(const char *x, int64_t inputs, const factors *f, value *low, int rows, int half) {
-    int64_t width = bytes(inputs, half), next = line(inputs, half);
+    int64_t width = bytes(inputs, half), next = line(inputs, half), whole = sizeof(words);
     for (int64_t r = 0; r < f->rank; r += 4) {
         floats sum[BLOCK][4] = {{{0}}};
         const char *a = f->a + r * next;
-        for (int64_t k = 0; k < width; k += sizeof(words)) {
-            int64_t count = width - k < (int64_t)sizeof(words) ? width - k : (int64_t)sizeof(words);
-            words factor[4];
-            UNROLLED for (int i = 0; i < 4; i++) factor[i] = *(const words *)(a + i * next + k);
-            UNROLLED for (int row = 0; row < rows; row++) {
-                words taken = take(x + row * width + k, count);
-                UNROLLED for (int i = 0; i < 4; i++) sum[row][i] = step(sum[row][i], taken, factor[i], half);
-            }
-        }
+        int64_t k = 0;
+        for (; k + whole <= width; k += whole) multiply(x + k, width, a + k, next, whole, sum, rows, half);
+        if (k < width) multiply(x + k, width, a + k, next, width - k, sum, rows, half);
         UNROLLED for (int row = 0; row < rows; row++) {
             floats found = {0};
             *(four *)&found = totals(sum[row][0], sum[row][1], sum[row][2], sum[row][3]);

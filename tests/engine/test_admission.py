@@ -72,16 +72,16 @@ def test_floods_of_many_shares_close_the_door() -> None:
     assert not admitted(made, queue, Row("new", 10))
 
 
-def test_refusals_that_last_halve_the_limit_until_there_are_none() -> None:
+def test_refusals_that_last_lower_the_limit_until_there_are_none() -> None:
     now = [0.0]
     made = Admission(0.5, 10_000, BATCH, clock=lambda: now[0])
     made.served(1000, 1.0)
     for at, refused, limit in (
         (0.0, True, 500),  # a burst
         (0.4, True, 500),
-        (0.5, True, 250),  # it lasts
-        (1.4, True, 250),
-        (2.3, False, 250),
+        (0.5, True, 166),  # it lasts
+        (1.4, True, 166),
+        (2.3, False, 166),
         (2.4, False, 500),  # it is over
         (9.0, True, 500),  # another burst
         (9.4, True, 500),
