@@ -42,6 +42,21 @@ def fastest(device: torch.device) -> Dtype:
     return next(dtype for dtype in reversed(FAITHFUL) if computes_in(dtype, device))
 
 
+def product(x: Tensor, weight: Tensor, bias: Tensor, activation: str | None = None) -> Tensor:
+    """``activation(x weightᵀ + bias)`` with weights that lie as they came; ``activation`` is one of transformers' names."""
+    if not has_kernels(x.dtype, x.device):
+        return activated(linear(x, weight, bias), activation)
+    return _fused(x, weight, bias, activation)
+
+
+def _fused(x: Tensor, weight: Tensor, bias: Tensor, activation: str | None) -> Tensor:
+    if activation is not None and activation not in FUSED:
+        return activated(_fused(x, weight, bias, None), activation)
+    operation, algorithm = FUSED[activation] if activation else ("none", "")
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, operation, [], algorithm)
+    return y
+
+
 class Linear:
     """``activation(x weightᵀ + bias)`` over rows: ``x`` (n, in) gives (n, out), both in the layer's type."""
 
@@ -57,11 +72,7 @@ class Linear:
         """The layer's output; ``activation`` is one of transformers' names."""
         if not self._fused:
             return activated(linear(x, self._weight, self._bias), activation)
-        if activation is not None and activation not in FUSED:
-            return activated(self(x), activation)
-        operation, algorithm = FUSED[activation] if activation else ("none", "")
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, operation, [], algorithm)
-        return y
+        return _fused(x, self._weight, self._bias, activation)
 
     def adapted(self, x: Tensor, site: Site, runs: Runs, activation: str | None = None) -> Tensor:
         """The same with every run's low-rank products added before the activation."""

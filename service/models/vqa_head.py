@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, relu
 
 from service.errors import AdapterIncompatible
+from service.models.linear import product
 from service.models.values import copied, is_finite
 from service.wording import shown
 
@@ -69,8 +69,8 @@ class VqaHead:
 
     def logits(self, image: Tensor, question: Tensor) -> Tensor:
         """Logits, (n, answers), of image embeddings, (n, d), and question embeddings, (n, e)."""
-        hidden = relu(linear(torch.cat([image, question], dim=-1), self.hidden_weight, self.hidden_bias))
-        return linear(hidden, self.output_weight, self.output_bias)
+        hidden = product(torch.cat([image, question], dim=-1), self.hidden_weight, self.hidden_bias, "relu")
+        return product(hidden, self.output_weight, self.output_bias)
 
 
 def _shapes(inputs: int, hidden: int | None, answers: int) -> dict[str, Shape]:
