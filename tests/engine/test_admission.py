@@ -72,24 +72,23 @@ def test_floods_of_many_shares_close_the_door() -> None:
     assert not admitted(made, queue, Row("new", 10))
 
 
-def test_refusals_that_last_lower_the_limit_until_there_are_none() -> None:
+def test_beyond_capacity_a_third_may_wait_until_few_are_refused() -> None:
     now = [0.0]
     made = Admission(0.5, 10_000, BATCH, clock=lambda: now[0])
     made.served(1000, 1.0)
-    for at, refused, limit in (
-        (0.0, True, 500),  # a burst
-        (0.4, True, 500),
-        (0.5, True, 166),  # it lasts
-        (1.4, True, 166),
-        (2.3, False, 166),
-        (2.4, False, 500),  # it is over
-        (9.0, True, 500),  # another burst
-        (9.4, True, 500),
-        (10.4, True, 500),  # and one more, a second later
-    ):
-        now[0] = at
-        assert made.refuses(500 if refused else 0) == refused
-        assert made.limit == limit, at
+
+    def window(refused: int) -> int:
+        """Ten requests in half a second, so many of them refused; what may wait after that."""
+        for number in range(10):
+            assert made.refuses(500 if number < refused else 0) == (number < refused)
+        now[0] += 0.5
+        made.refuses(0)
+        return made.limit
+
+    assert [window(refused) for refused in (2, 7, 9, 1, 0)] == [500, 166, 166, 500, 500]
+    window(9)
+    now[0] += 5.0  # nobody asks for a while
+    assert not made.refuses(400)
 
 
 def test_where_nothing_waits_anything_may() -> None:
