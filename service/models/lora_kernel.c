@@ -131,10 +131,11 @@ INLINE void block(const job *j, const factors *table, int64_t row, int rows, int
     }
 }
 
-/* The rows of a run, up to `stop`. */
+/* The rows of a run, up to `stop`; where it ends there, the next one's factors are asked for. */
 INLINE void worn(const job *j, int64_t run, int64_t row, int64_t stop, int half) {
     const factors *table = j->table + run * j->stride, *after = table + j->stride;
-    for (int64_t part = 0; run + 1 < j->runs && part < j->parts; part++) {
+    int ends = stop == j->bounds[2 * run + 1] && run + 1 < j->runs;
+    for (int64_t part = 0; ends && part < j->parts; part++) {
         ask(after[part].a, after[part].rank * line(j->inputs, half));
         ask(after[part].b, after[part].rank * line(j->outputs, half));
     }
