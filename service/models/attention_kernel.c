@@ -5,33 +5,26 @@
    so that a vector holds one number of sixteen of them, and its queries go through in blocks of four. Everything is
    computed in float32. */
 
-#include "vectors.h"
+#include <omp.h>
+
+#include "jobs.h"
 
 #define MAX_LENGTH 512
 #define MAX_SIZE 128
 #define WORTH_A_TEAM 1000000 /* multiply-adds below which waking other threads costs more than it saves */
 #define AT_ONCE 4            /* heads of a row that one thread takes at a time */
 
-/* Rows hold bfloat16 or float32: `from` (tokens, 3, heads, size) has queries, keys and values, and `to` is (tokens, heads, size).
-   Or `queries` (rows, heads, size) has one for each row; `from` is (tokens, 2, heads, size) and `to` (rows, heads, size) then. */
-typedef struct {
-    void *to;
-    const void *from, *queries;
-    int64_t bfloat16, rows, heads, size;
-    const int64_t *starts; /* (rows + 1): every row's first token, and the end */
-} job;
-
 enum { VALUE = 1, KEY, QUERY }; /* from the last on */
 
-INLINE int64_t vectors(const job *j) { return j->queries ? 2 : 3; }
+INLINE int64_t vectors(const attention_job *j) { return j->queries ? 2 : 3; }
 
 /* Where one of a token's vectors begins. */
-INLINE int64_t vector(const job *j, int64_t token, int64_t which, int64_t head) {
+INLINE int64_t vector(const attention_job *j, int64_t token, int64_t which, int64_t head) {
     return (((token + 1) * vectors(j) - which) * j->heads + head) * j->size;
 }
 
 /* A vector, times `scale`, padded with zeros. */
-INLINE void gather(const job *j, const void *from, int64_t place, float scale, float *to) {
+INLINE void gather(const attention_job *j, const void *from, int64_t place, float scale, float *to) {
     for (int64_t d = 0; d < j->size; d += LANES)
         *(floats *)(to + d) = read(from, place + d, j->size - d < LANES ? j->size - d : LANES, j->bfloat16) * scale;
 }
@@ -64,7 +57,7 @@ INLINE void transpose(floats v[LANES]) {
 }
 
 /* keys[d][key]: a row's keys with their numbers apart, so that scores of sixteen keys come at once. */
-INLINE void spread(const job *j, int64_t start, int64_t length, int64_t head, float *keys) {
+INLINE void spread(const attention_job *j, int64_t start, int64_t length, int64_t head, float *keys) {
     int64_t width = padded(length);
     for (int64_t first = 0; first < length; first += LANES)
         for (int64_t d = 0; d < j->size; d += LANES) {
@@ -129,7 +122,7 @@ INLINE void mix(float scores[BLOCK][MAX_LENGTH], const float *values, int64_t le
 }
 
 /* Ask for what the next head will read, whose lines lie too far apart for the processor to foresee. */
-INLINE void ahead(const job *j, int64_t start, int64_t length, int64_t head) {
+INLINE void ahead(const attention_job *j, int64_t start, int64_t length, int64_t head) {
     int64_t bytes = j->bfloat16 ? 2 : 4;
     for (int64_t token = start; token < start + length; token++)
         for (int64_t which = VALUE; which <= vectors(j); which++) {
@@ -138,7 +131,7 @@ INLINE void ahead(const job *j, int64_t start, int64_t length, int64_t head) {
         }
 }
 
-FOR_EACH_PROCESSOR static void attend(const job *j, int64_t row, int64_t head, float scale) {
+FOR_EACH_PROCESSOR static void attend(const attention_job *j, int64_t row, int64_t head, float scale) {
     float keys[MAX_LENGTH * MAX_SIZE], values[MAX_LENGTH * MAX_SIZE];
     float queries[BLOCK * MAX_SIZE], mixed[BLOCK * MAX_SIZE], scores[BLOCK][MAX_LENGTH], over[BLOCK];
     int64_t start = j->starts[row], length = j->starts[row + 1] - start, width = padded(j->size);
@@ -167,7 +160,7 @@ FOR_EACH_PROCESSOR static void attend(const job *j, int64_t row, int64_t head, f
     }
 }
 
-static int64_t work(const job *j) {
+static int64_t work(const attention_job *j) {
     int64_t sum = 0;
     for (int64_t row = 0; row < j->rows; row++) {
         int64_t length = j->starts[row + 1] - j->starts[row];
@@ -176,12 +169,13 @@ static int64_t work(const job *j) {
     return 2 * sum * j->heads * j->size;
 }
 
-/* The one entry point. Returns 0, or 1 for sizes beyond what the stack is laid out for; nothing is written then. */
-int VARIANT(attention)(const job *j, double scale) {
+/* The whole batch. */
+int VARIANT(attention)(const attention_job *j) {
     if (j->size > MAX_SIZE) return 1;
     for (int64_t row = 0; row < j->rows; row++)
         if (j->starts[row + 1] - j->starts[row] > MAX_LENGTH) return 1;
-    int team = work(j) >= WORTH_A_TEAM;
+    float scale = 1 / (float)__builtin_sqrt((double)j->size);
+    int team = !omp_in_parallel() && work(j) >= WORTH_A_TEAM;
 #pragma omp parallel for schedule(dynamic, AT_ONCE) if (team)
     for (int64_t n = 0; n < j->rows * j->heads; n++) attend(j, n / j->heads, n % j->heads, scale);
     return 0;

@@ -40,5 +40,5 @@ def attention(to: Tensor, joined: Tensor, heads: int, starts: np.ndarray[Any, An
         raise ValueError(f"{rows} rows up to token {tokens} from {tuple(joined.shape)} to {tuple(to.shape)}")
     size, address = hidden // heads, None if queries is None else queries.data_ptr()
     job = _Job(to.data_ptr(), joined.data_ptr(), address, to.dtype == torch.bfloat16, rows, heads, size, starts.ctypes.data)
-    if not kernels.call("attention", job, ctypes.c_double(size**-0.5)):
+    if not kernels.call("attention", job):
         raise ValueError(f"the kernel reads rows of up to {MAX_LENGTH} tokens and heads of up to {MAX_SIZE} numbers")

@@ -45,12 +45,21 @@ def function(name: str) -> Any:
     return found
 
 
-def call(name: str, job: ctypes.Structure, *more: object) -> bool:
-    """Call a kernel; whether it did the job, which it leaves alone when sizes are beyond it.
+def built(name: str) -> bool:
+    """Whether there is a kernel of that name; not, whether this processor has its instructions."""
+    try:
+        function(name)
+    except RuntimeError:
+        return False
+    return True
+
+
+def call(name: str, *jobs: ctypes.Structure) -> bool:
+    """Call a kernel; whether it did its job, which it leaves alone when sizes are beyond it.
 
     Raises :class:`RuntimeError` where the kernels were not built.
     """
-    return not function(name)(ctypes.byref(job), *more)
+    return not function(name)(*map(ctypes.byref, jobs))
 
 
 def padded(count: int, step: int = LANES) -> int:

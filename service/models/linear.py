@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from service.models import int8_kernel
+from service.models import product_kernel
 from service.models.activations import FUSED, activated
 from service.models.lora import Runs, Site, add_products
 from service.models.onednn import has_kernels
@@ -31,7 +31,7 @@ def computes_in(dtype: Dtype, device: torch.device) -> bool:
     if dtype == "fp32":
         return True
     if dtype == "int8":
-        return device.type == "cpu" and int8_kernel.available
+        return device.type == "cpu" and product_kernel.int8_available
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return has_kernels(COMPUTED_IN[dtype], device)

@@ -4,9 +4,8 @@
    go through in blocks, with a block's low-rank values kept in registers and on the stack, and the lines that the next
    block and the next run will read are asked for meanwhile. */
 
-#include "vectors.h"
+#include "jobs.h"
 
-#define MAX_RANK 1024
 #define MAX_PARTS 3
 #define TILE 64       /* rows that one thread takes at a time */
 #define ROWS 8        /* that share every load of b */
@@ -14,22 +13,6 @@
 #define CACHE_LINE 64
 #define WORTH_A_TEAM 2000000 /* multiply-adds below which waking other threads costs more than it saves */
 #define GELU_COST 16  /* of one number, in multiply-adds */
-
-/* One module's factors, in the type of x and y: a (rank, inputs) and b (rank, outputs), rows padded with zeros. Rank 0: none. */
-typedef struct {
-    const char *a, *b;
-    int64_t rank;
-} factors;
-
-/* What one call works on. Rows of x and y hold bfloat16 or float32 and lie end to end. */
-typedef struct {
-    char *y;
-    const char *x;
-    int64_t bfloat16, rows, inputs, outputs, parts, gelu, runs;
-    const int64_t *bounds;   /* (runs, 2): first row, and the one after the last */
-    const factors *table;    /* (runs, stride): of each run, of each module; `parts` consecutive ones are read */
-    int64_t stride;
-} job;
 
 /* Low-rank values are kept as they will be multiplied: floats, or pairs of bfloat16. */
 typedef uint32_t value __attribute__((may_alias));
@@ -83,7 +66,7 @@ INLINE void add(char *y, const floats *sum, int64_t count, int half) {
 }
 
 /* y[row, columns] += low[row] b for `count` columns from `c` on. */
-INLINE void columns(const job *j, char *y, int64_t c, const factors *f, const value *low, int rows, int64_t count, int half) {
+INLINE void columns(const lora_job *j, char *y, int64_t c, const factors *f, const value *low, int rows, int64_t count, int half) {
     int64_t next = line(j->outputs, half), depth = values(f, half);
     const char *b = f->b + bytes(c, half);
     floats sum[ROWS][2] = {{{0}}};
@@ -104,7 +87,7 @@ INLINE void columns(const job *j, char *y, int64_t c, const factors *f, const va
 }
 
 /* The same for every column. */
-INLINE void up(const job *j, char *y, const factors *f, const value *low, int rows, int half) {
+INLINE void up(const lora_job *j, char *y, const factors *f, const value *low, int rows, int half) {
     int64_t c = 0;
     for (; c + COLUMNS <= j->outputs; c += COLUMNS) columns(j, y, c, f, low, rows, COLUMNS, half);
     if (c < j->outputs) columns(j, y, c, f, low, rows, j->outputs - c, half);
@@ -115,7 +98,7 @@ INLINE void ask(const char *from, int64_t count) {
 }
 
 /* A block of rows that wear the same factors, for each part that is changed; the rows ROWS further on are asked for. */
-INLINE void block(const job *j, const factors *table, int64_t row, int rows, int half) {
+INLINE void block(const lora_job *j, const factors *table, int64_t row, int rows, int half) {
     value low[ROWS * MAX_RANK];
     int64_t next = bytes(j->inputs, half);
     const char *x = j->x + row * next;
@@ -132,7 +115,7 @@ INLINE void block(const job *j, const factors *table, int64_t row, int rows, int
 }
 
 /* The rows of a run, up to `stop`; where it ends there, the next one's factors are asked for. */
-INLINE void worn(const job *j, int64_t run, int64_t row, int64_t stop, int half) {
+INLINE void worn(const lora_job *j, int64_t run, int64_t row, int64_t stop, int half) {
     const factors *table = j->table + run * j->stride, *after = table + j->stride;
     int ends = stop == j->bounds[2 * run + 1] && run + 1 < j->runs;
     for (int64_t part = 0; ends && part < j->parts; part++) {
@@ -144,31 +127,35 @@ INLINE void worn(const job *j, int64_t run, int64_t row, int64_t stop, int half)
     for (; row < stop; row++) block(j, table, row, 1, half);
 }
 
-/* Rows `first` to `stop`, at most TILE of them, some of which lie in runs; they are activated while they are in a near cache. */
-FOR_EACH_PROCESSOR void VARIANT(lora_tile)(const job *j, int64_t first, int64_t stop) {
-    for (int64_t run = 0; run < j->runs; run++) {
-        int64_t from = j->bounds[2 * run] > first ? j->bounds[2 * run] : first;
-        int64_t to = j->bounds[2 * run + 1] < stop ? j->bounds[2 * run + 1] : stop;
-        if (from < to && j->bfloat16) worn(j, run, from, to, 1);
-        if (from < to && !j->bfloat16) worn(j, run, from, to, 0);
-    }
-    if (!j->gelu) return;
+INLINE void activate(const lora_job *j, int64_t first, int64_t stop) {
     int64_t place = first * j->parts * j->outputs, end = stop * j->parts * j->outputs;
     for (; place + LANES <= end; place += LANES)
         write(j->y, place, gelu(read(j->y, place, LANES, j->bfloat16)), LANES, j->bfloat16);
     if (place < end) write(j->y, place, gelu(read(j->y, place, end - place, j->bfloat16)), end - place, j->bfloat16);
 }
 
-static int64_t work(const job *j) {
-    int64_t sum = j->gelu * GELU_COST * j->rows * j->outputs * j->parts;
+/* Rows `first` to `stop`, at most TILE of them, some of which lie in runs; they are activated while they are in a near cache. */
+FOR_EACH_PROCESSOR void VARIANT(lora_tile)(const lora_job *j, int64_t first, int64_t stop) {
+    for (int64_t run = 0; run < j->runs; run++) {
+        int64_t from = j->bounds[2 * run] > first ? j->bounds[2 * run] : first;
+        int64_t to = j->bounds[2 * run + 1] < stop ? j->bounds[2 * run + 1] : stop;
+        if (from < to && j->bfloat16) worn(j, run, from, to, 1);
+        if (from < to && !j->bfloat16) worn(j, run, from, to, 0);
+        if (from < to && j->gelu == CHANGED_ROWS && changes(j, run)) activate(j, from, to);
+    }
+    if (j->gelu == EVERY_ROW) activate(j, first, stop);
+}
+
+static int64_t work(const lora_job *j) {
+    int64_t sum = !!j->gelu * GELU_COST * j->rows * j->outputs * j->parts;
     for (int64_t run = 0; run < j->runs; run++)
         for (int64_t part = 0; part < j->parts; part++)
             sum += (j->bounds[2 * run + 1] - j->bounds[2 * run]) * j->table[run * j->stride + part].rank * (j->inputs + j->outputs);
     return sum;
 }
 
-/* The whole batch. Returns 0, or 1 for sizes beyond what the stack is laid out for; nothing is written then. */
-int VARIANT(lora_add)(const job *j) {
+/* The whole batch. */
+int VARIANT(lora_add)(const lora_job *j) {
     if (j->parts > MAX_PARTS) return 1;
     for (int64_t run = 0; run < j->runs; run++)
         for (int64_t part = 0; part < j->parts; part++)

@@ -11,6 +11,7 @@ from service.models import kernels
 from service.models.kernels import Array
 
 MAX_PARTS, MAX_RANK = 3, 1024  # as in the C file
+EVERY_ROW, CHANGED_ROWS = 1, 2  # that GELU goes over
 
 
 class Job(ctypes.Structure):
@@ -34,17 +35,20 @@ def add(y: Tensor, x: Tensor, first: int, parts: int, bounds: Array, table: Arra
     ``first + parts`` are read. With ``gelu``, all of ``y`` goes through it afterwards.
     Raises :class:`ValueError` for tensors that it cannot read.
     """
-    if not kernels.call("lora_add", job(y, x, first, parts, bounds, table, gelu=gelu)):
+    if not kernels.call("lora_add", job(y, x, first, parts, bounds, table, EVERY_ROW if gelu else 0)):
         raise ValueError(f"the kernel reads up to {MAX_PARTS} modules of a site and ranks up to {MAX_RANK}")
 
 
-def job(y: Tensor, x: Tensor, first: int, parts: int, bounds: Array, table: Array, *, gelu: bool) -> Job:
-    """The same as a job, for a kernel that does it tile by tile; what it names must outlive it."""
+def job(y: Tensor, x: Tensor, first: int, parts: int, bounds: Array, table: Array, over: int) -> Job:
+    """The same as a job, for a kernel that does it tile by tile; what it names must outlive it.
+
+    ``over`` tells which rows go through GELU: every one, the changed ones, or 0 for none.
+    """
     kernels.check(x, y)
     if len(bounds) and bounds[-1, 1] > len(x):
         raise ValueError(f"runs end at row {bounds[-1, 1]} of {len(x)}")
     runs, modules, entry = table.shape
     return Job(
-        y.data_ptr(), x.data_ptr(), x.dtype == torch.bfloat16, len(x), x.shape[1], y.shape[1] // parts, parts, gelu, runs,
+        y.data_ptr(), x.data_ptr(), x.dtype == torch.bfloat16, len(x), x.shape[1], y.shape[1] // parts, parts, over, runs,
         bounds.ctypes.data, table.ctypes.data + first * entry * table.itemsize, modules,
     )  # fmt: skip

@@ -10,17 +10,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from service.models import int8_kernel, lora_kernel
-from service.models.activations import activated
-from service.models.lora import Runs, Site
+from service.models import product_kernel
+from service.models.kernel_linear import KernelLinear
 
 LARGEST = 127
 LEAST = 1e-5  # of an input or weight, as far as smoothing is concerned
 MOVED = 0.5  # share of the difference between inputs that goes to the weights
 
 
-class QuantizedLinear:
-    """``activation(x weightᵀ + bias)`` over rows: ``x`` (n, in) gives (n, out), both in float32 or both in bfloat16.
+class QuantizedLinear(KernelLinear):
+    """A layer whose weights are int8; its rows are float32 or bfloat16, and rounded on their way in.
 
     ``largest`` (in,) has the largest absolute value that each input is known to take; without it none is smoothed.
     """
@@ -32,22 +31,9 @@ class QuantizedLinear:
         smoothed = weight * by
         scales = (smoothed.abs().amax(1) / LARGEST).clamp_min(torch.finfo(torch.float32).tiny)
         values = (smoothed / scales[:, None]).round().to(torch.int8)
-        self._weights = int8_kernel.packed(values, scales, bias, 1 / by)
+        super().__init__(product_kernel.in_int8(values, scales, bias, 1 / by))
 
     @staticmethod
     def fits(inputs: int) -> bool:
         """Whether there is a kernel for so many inputs."""
-        return inputs <= int8_kernel.MAX_INPUTS
-
-    def __call__(self, x: Tensor, activation: str | None = None) -> Tensor:
-        """The layer's output; ``activation`` is one of transformers' names."""
-        y, gelu = x.new_empty(len(x), self._weights.outputs), activation == "gelu"
-        int8_kernel.linear(y, x, self._weights, gelu=gelu)
-        return y if gelu else activated(y, activation)
-
-    def adapted(self, x: Tensor, site: Site, runs: Runs, activation: str | None = None) -> Tensor:
-        """The same with every run's low-rank products added before the activation."""
-        y, gelu = x.new_empty(len(x), self._weights.outputs), activation == "gelu"
-        products = lora_kernel.job(y, x, site.first, site.parts, runs.bounds, runs.table, gelu=gelu)
-        int8_kernel.linear(y, x, self._weights, lora=products)
-        return y if gelu else activated(y, activation)
+        return inputs <= product_kernel.MAX_INPUTS

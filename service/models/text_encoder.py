@@ -17,7 +17,9 @@ from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as hub_logging
 
 from service.errors import StartupError
+from service.models import encoder_kernel
 from service.models.attention import Attention
+from service.models.kernel_linear import Bfloat16Linear, KernelLinear
 from service.models.linear import COMPUTED_IN, Dtype, Linear
 from service.models.lora import NO_RUNS, Runs, Site, Target
 from service.models.packed import Packed
@@ -121,11 +123,12 @@ class TextEncoder:
         self._eps: float = config.layer_norm_eps
         self._activation: str = config.hidden_act
         self._kind = COMPUTED_IN[dtype]
-        self._linears: dict[str, Linear | QuantizedLinear] = {}
+        self._linears: dict[str, Linear | KernelLinear] = {}
         self._sites: dict[str, Site] = {}
         self.targets: dict[str, Target] = {}
         self._weights = self._others(base.tensors)
         self._join(base.tensors, largest or {})
+        self._whole = encoder_kernel.encoder_of(self._linears, self._weights, self.layers, heads, self._activation, self._eps)
 
     def _others(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Embeddings and norms, which stay in float32."""
@@ -153,6 +156,8 @@ class TextEncoder:
         outputs, inputs = len(weight) // len(modules), weight.shape[1]
         if dtype == "int8" and QuantizedLinear.fits(inputs):
             self._linears[site] = QuantizedLinear(weight, bias, largest)
+        elif dtype == "bf16" and self.device.type == "cpu" and Bfloat16Linear.fits(inputs):
+            self._linears[site] = Bfloat16Linear(weight, bias)
         else:
             self._linears[site] = Linear(weight, bias, dtype, self.device)
         self._sites[site] = Site(len(self.targets), len(modules), inputs, outputs)
@@ -165,6 +170,8 @@ class TextEncoder:
 
     def forward(self, packed: Packed, runs: Runs) -> Tensor:
         """First-token states, (rows, hidden), in float32; rows in no run get the bare base model."""
+        if self._whole is not None and packed.padding is None:
+            return self._whole(packed, runs)
         over_tokens, last = runs.over(packed.starts), self.layers - 1
         x = self._through(last, self._embed(packed), packed, over_tokens)
         first = x[packed.first]

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import gelu, linear
 
-from service.models import int8_kernel
+from service.models import product_kernel
 from service.models.calibration import SENTENCES, text_encoder
 from service.models.lora import Factors, LoadedFactors, Runs, Site, Target
 from service.models.quantized import QuantizedLinear
 from service.models.text_encoder import load_base
 from service.models.tokenizer import TextTokenizer
 
-pytestmark = pytest.mark.skipif(not int8_kernel.available, reason="this processor or installation has no int8 kernel")
+pytestmark = pytest.mark.skipif(not product_kernel.int8_available, reason="this processor or installation has no int8 kernel")
 CPU = torch.device("cpu")
 
 
@@ -100,7 +100,7 @@ def test_what_it_cannot_read_is_refused() -> None:
     for wrong, line in ((x[:, :60], "contiguous"), (x[:, :60].contiguous(), r"\(2, 60\) to"), (x.double(), "not torch.float64")):
         with pytest.raises(ValueError, match=line):
             layer(wrong)
-    assert QuantizedLinear.fits(int8_kernel.MAX_INPUTS) and not QuantizedLinear.fits(int8_kernel.MAX_INPUTS + 1)
+    assert QuantizedLinear.fits(product_kernel.MAX_INPUTS) and not QuantizedLinear.fits(product_kernel.MAX_INPUTS + 1)
 
 
 def test_an_encoder_in_int8_keeps_its_states(tiny_base: Path) -> None:

@@ -16,6 +16,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModel, AutoModelForSequenceClassification
 
+from service.models import encoder_kernel
 from service.models.linear import Dtype, computes_in
 from service.models.text_adapter import TextAdapter
 from service.models.text_classifier import LoadedTextAdapter, Row, TextClassifier
@@ -123,8 +124,10 @@ def test_any_mix_order_and_split_equals_one_by_one(world: World, data: st.DataOb
         torch.testing.assert_close(one, other, atol=TOLERANCE, rtol=0)
 
 
-# How far logits may be from float32, and from those of a row alone: a number that is rounded the other way moves what follows.
-LOWER: dict[Dtype, tuple[float, float]] = {"bf16": (0.06, 0.05), "int8": (0.15, 0.1)}
+# How far logits may be from float32.
+LOWER: dict[Dtype, float] = {"bf16": 0.06, "int8": 0.15}
+# And from those of a row alone: where the steps run one by one, a number that is rounded the other way moves what follows.
+FROM_ALONE = TOLERANCE if encoder_kernel.available else 0.1
 
 
 @pytest.fixture(scope="module", params=[dtype for dtype in LOWER if computes_in(dtype, CPU)])
@@ -137,7 +140,7 @@ def lower(request: pytest.FixtureRequest, world: World) -> World:
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_in_a_lower_precision_any_mix_stays_within_its_bounds(world: World, lower: World, data: st.DataObject) -> None:
-    from_exact, from_alone = LOWER[lower.classifier.encoder.dtype]
+    from_exact = LOWER[lower.classifier.encoder.dtype]
     kinds = st.one_of(st.none(), st.integers(0, len(world.adapters) - 1))
     ids = st.lists(st.integers(5, 30000), min_size=1, max_size=40)
     rows = data.draw(st.lists(st.tuples(ids, kinds), min_size=1, max_size=12))
@@ -145,7 +148,7 @@ def test_in_a_lower_precision_any_mix_stays_within_its_bounds(world: World, lowe
     for row, one, other in zip(rows, exact, together, strict=True):
         scale = 1 if row[1] is not None else float(one.abs().max())
         torch.testing.assert_close(other, one, atol=from_exact * scale, rtol=0)
-        torch.testing.assert_close(lower.forward([lower.row(*row)])[0], other, atol=from_alone * scale, rtol=0)
+        torch.testing.assert_close(lower.forward([lower.row(*row)])[0], other, atol=FROM_ALONE * scale, rtol=0)
 
 
 def test_a_version_loaded_during_traffic_changes_no_other_rows(world: World, tmp_path: Path) -> None:

@@ -1,0 +1,112 @@
+"""The kernel in ``encoder_kernel.c``: the whole encoder over a batch in one call, without the interpreter between its steps."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from service.models import attention_kernel, kernels
+from service.models.kernel_linear import KernelLinear
+from service.models.lora import Runs
+from service.models.packed import Packed
+from service.models.product_kernel import Layer, Weights
+
+MAX_WIDTH = 8192  # of states, as in the C file
+available: bool = kernels.built("encoder_forward") and kernels.has_vectors("avx512_bf16")
+LINEARS = ("query", "joined", "attention", "up", "down")
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = (("weight", ctypes.c_void_p), ("bias", ctypes.c_void_p))
+
+
+class _Block(ctypes.Structure):
+    _fields_ = (*((name, Layer) for name in LINEARS), ("attended", _Norm), ("after", _Norm))
+
+
+class _Encoder(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("blocks", "hidden", "heads", "int8", "vocabulary", "longest", "nbytes")),
+        ("epsilon", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("words", "positions", "kind")),
+        ("embedded", _Norm),
+        ("block", ctypes.POINTER(_Block)),
+    )
+
+
+class _Batch(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("states", "memory", "ids", "positions", "starts")),
+        *((name, ctypes.c_int64) for name in ("rows", "runs", "stride")),
+        *((name, ctypes.c_void_p) for name in ("bounds", "table")),
+    )
+
+
+class Encoder:
+    """An encoder with GELU whose linear layers all have the same kernel; made by :func:`encoder_of`."""
+
+    def __init__(
+        self, blocks: Sequence[_Block], weights: Mapping[str, Tensor], kept: Sequence[Weights], heads: int, epsilon: float
+    ) -> None:
+        self._kept = weights, kept
+        words, positions, kind = (
+            weights[f"embeddings.{which}_embeddings.weight"] for which in ("word", "position", "token_type")
+        )
+        self._hidden, nbytes = words.shape[1], sum(tensor.nbytes for each in kept for tensor in each.tensors)
+        self._room = kernels.function("encoder_room")
+        self._room.restype = ctypes.c_int64
+        self._encoder = _Encoder(
+            len(blocks), self._hidden, heads, kept[0].kernel == "int8_linear", len(words), len(positions), nbytes, epsilon,
+            words.data_ptr(), positions.data_ptr(), kind.data_ptr(), _norm(weights, "embeddings"),
+            (_Block * len(blocks))(*blocks),
+        )  # fmt: skip
+
+    def __call__(self, packed: Packed, runs: Runs) -> Tensor:
+        """Each row's first-token state, (rows, hidden) in float32; the rows need no padding.
+
+        Raises :class:`ValueError` for a token or position that there is no embedding for, and for too large a rank.
+        """
+        states = torch.empty(packed.rows, self._hidden)
+        batch = _Batch(
+            states.data_ptr(), None, packed.ids.data_ptr(), packed.positions.data_ptr(), packed.starts.ctypes.data,
+            packed.rows, len(runs.bounds), runs.table.shape[1], runs.bounds.ctypes.data, runs.table.ctypes.data,
+        )  # fmt: skip
+        memory = torch.empty(self._room(ctypes.byref(self._encoder), ctypes.byref(batch)), dtype=torch.uint8)
+        batch.memory = memory.data_ptr()
+        if not kernels.call("encoder_forward", self._encoder, batch):
+            raise ValueError("a token, a position or a rank is beyond what the kernel reads")
+        return states
+
+
+def encoder_of(
+    linears: Mapping[str, object], weights: Mapping[str, Tensor], layers: int, heads: int, activation: str, epsilon: float
+) -> Encoder | None:
+    """The encoder of these linear layers, by the text encoder's names for them, and the others' ``weights``, by transformers'.
+
+    None where the kernel was not built, or does not do every step of this model on this processor.
+    """
+    found = [linear.weights for site, linear in linears.items() if isinstance(linear, KernelLinear)]
+    every = len(found) == sum(site != "pooler" for site in linears) and len({weights.kernel for weights in found}) == 1
+    hidden = weights["embeddings.LayerNorm.weight"].shape[0]
+    fits = hidden <= MAX_WIDTH and hidden // heads <= attention_kernel.MAX_SIZE and activation == "gelu"
+    if not (available and every and fits):
+        return None
+    return Encoder([_block(layer, linears, weights) for layer in range(layers)], weights, found, heads, epsilon)
+
+
+def _block(layer: int, linears: Mapping[str, object], weights: Mapping[str, Tensor]) -> _Block:
+    names = [["q"], ["qkv", "kv"], ["attention"], ["up"], ["down"]]
+    of_site = {name: linears.get(f"{layer}.{name}") for several in names for name in several}
+    found = (next((of_site[name] for name in several if of_site[name]), None) for several in names)
+    here = f"encoder.layer.{layer}"
+    return _Block(
+        *(linear.weights.layer if isinstance(linear, KernelLinear) else Layer() for linear in found),
+        _norm(weights, f"{here}.attention.output"), _norm(weights, f"{here}.output"),
+    )  # fmt: skip
+
+
+def _norm(weights: Mapping[str, Tensor], name: str) -> _Norm:
+    return _Norm(*(weights[f"{name}.LayerNorm.{kind}"].data_ptr() for kind in ("weight", "bias")))

@@ -1,0 +1,69 @@
+/* What the kernels' calls work on. Tensors hold bfloat16 or float32, and their rows lie end to end. A call returns 0, or 1 for
+   sizes beyond what its stack is laid out for; nothing is written then. */
+
+#pragma once
+
+#include "vectors.h"
+
+#define MAX_RANK 1024
+
+/* One module's factors, in the type of x and y: a (rank, inputs) and b (rank, outputs), rows padded with zeros. Rank 0: none. */
+typedef struct {
+    const char *a, *b;
+    int64_t rank;
+} factors;
+
+enum { EVERY_ROW = 1, CHANGED_ROWS }; /* that GELU goes over, where it is asked for at all */
+
+/* y (rows, parts · outputs) += x (rows, inputs) aᵀ b for runs of rows that each wear their own factors, then GELU. */
+typedef struct {
+    char *y;
+    const char *x;
+    int64_t bfloat16, rows, inputs, outputs, parts, gelu, runs;
+    const int64_t *bounds;   /* (runs, 2): first row, and the one after the last */
+    const factors *table;    /* (runs, stride): of each run, of each module; `parts` consecutive ones are read */
+    int64_t stride;
+} lora_job;
+
+/* Whether a run has factors for any of the parts. */
+INLINE int changes(const lora_job *j, int64_t run) {
+    for (int64_t part = 0; part < j->parts; part++)
+        if (j->table[run * j->stride + part].rank) return 1;
+    return 0;
+}
+
+/* Attention in each row: `from` (tokens, 3, heads, size) has queries, keys and values, and `to` is (tokens, heads, size).
+   Or `queries` (rows, heads, size) has one for each row; `from` is (tokens, 2, heads, size) and `to` (rows, heads, size) then. */
+typedef struct {
+    void *to;
+    const void *from, *queries;
+    int64_t bfloat16, rows, heads, size;
+    const int64_t *starts; /* (rows + 1): every row's first token, and the end */
+} attention_job;
+
+/* A frozen linear layer in the order that its kernel reads: strips of outputs, of groups of inputs, of outputs, of inputs; padded
+   with zeros, as bias, scales and sums are. `smoothing` (inputs), `scales` and `sums` (outputs) are int8's. */
+typedef struct {
+    int64_t inputs, outputs;
+    const void *values;
+    const float *bias, *smoothing, *scales;
+    const int32_t *sums;
+} layer;
+
+/* y (rows, outputs) = x (rows, inputs) Wᵀ + bias; then the low-rank products, where there are any, and GELU where it is asked for;
+   then, where there is a `residual` of y's shape, the norm of the sum with it. */
+typedef struct {
+    void *y;
+    const void *x;
+    int64_t bfloat16, rows, gelu;
+    const layer *layer;
+    const lora_job *lora; /* over the same x and y; it has GELU go over CHANGED_ROWS, and the product over the others */
+    const void *residual;
+    const float *weight, *bias; /* the norm's */
+    double epsilon;
+} product_job;
+
+void VARIANT(lora_tile)(const lora_job *j, int64_t first, int64_t stop);
+int VARIANT(attention)(const attention_job *j);
+int VARIANT(int8_linear)(const product_job *j);
+int bfloat16_linear(const product_job *j);

@@ -1,0 +1,108 @@
+"""The kernels in ``int8_kernel.c`` and ``bfloat16_kernel.c``: a frozen linear layer, with every run's low-rank products."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from service.models import kernels, lora_kernel
+
+MAX_INPUTS = 8192  # as in the C files
+STRIP = 64
+GROUP = {torch.int8: 4, torch.bfloat16: 2}  # inputs that one instruction takes
+
+Kernel = Literal["int8_linear", "bfloat16_linear"]
+
+
+class Layer(ctypes.Structure):
+    """A layer's sizes, and where its numbers are."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("inputs", "outputs")),
+        *((name, ctypes.c_void_p) for name in ("values", "bias", "smoothing", "scales", "sums")),
+    )
+
+
+class _Job(ctypes.Structure):
+    _fields_ = (
+        ("y", ctypes.c_void_p),
+        ("x", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("bfloat16", "rows", "gelu")),
+        ("layer", ctypes.POINTER(Layer)),
+        ("lora", ctypes.POINTER(lora_kernel.Job)),
+        *((name, ctypes.c_void_p) for name in ("residual", "weight", "bias")),
+        ("epsilon", ctypes.c_double),
+    )
+
+
+# There was a compiler for it, and the processor has its instructions; with tiles of them, a library's product is far faster.
+int8_available: bool = kernels.built("int8_linear") and kernels.has_vectors("avx512_vnni")
+bfloat16_available: bool = (
+    kernels.built("bfloat16_linear") and kernels.has_vectors("avx512_bf16") and not kernels.has_vectors("amx_bf16")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A layer's weights in the order that its kernel reads, and what it needs to know of each input and output.
+
+    Made by :func:`in_int8` and :func:`in_bfloat16`; ``tensors`` are what ``layer`` points to.
+    """
+
+    kernel: Kernel
+    layer: Layer
+    tensors: Sequence[Tensor]
+
+
+def in_int8(values: Tensor, scales: Tensor, bias: Tensor, smoothing: Tensor) -> Weights:
+    """Lay out int8 ``values`` (out, in) with ``scales`` and ``bias`` (out,) and ``smoothing`` (in,), which x is multiplied by."""
+    strips, sums = _strips(values), values.sum(1, dtype=torch.int32)
+    others = [_filled(bias, STRIP), _filled(smoothing, kernels.LANES), _filled(scales, STRIP), _filled(sums, STRIP)]
+    return _weights("int8_linear", values, [strips, *others])
+
+
+def in_bfloat16(weight: Tensor, bias: Tensor) -> Weights:
+    """Lay out ``weight`` (out, in), whose inputs are even, and ``bias`` (out,), which stays in float32."""
+    return _weights("bfloat16_linear", weight, [_strips(weight.bfloat16()), _filled(bias.float(), STRIP)])
+
+
+def linear(y: Tensor, x: Tensor, weights: Weights, *, gelu: bool = False, lora: lora_kernel.Job | None = None) -> None:
+    """Write ``x`` (rows, in) times the weights to ``y`` (rows, out), both float32 or both bfloat16, contiguous.
+
+    ``lora``, over the same ``x`` and ``y``, is done tile by tile after that; with ``gelu`` it activates the rows that it
+    changes. Raises :class:`ValueError` for what it cannot read.
+    """
+    kernels.check(x, y)
+    layer = weights.layer
+    if x.shape[1] != layer.inputs or y.shape != (len(x), layer.outputs):
+        raise ValueError(f"{tuple(x.shape)} to {tuple(y.shape)} by a layer from {layer.inputs} to {layer.outputs}")
+    job = _Job(
+        y.data_ptr(), x.data_ptr(), x.dtype == torch.bfloat16, len(x), gelu, ctypes.pointer(layer),
+        ctypes.pointer(lora) if lora else None,
+    )  # fmt: skip
+    if not kernels.call(weights.kernel, job):
+        raise ValueError(f"{weights.kernel} does not read {layer.inputs} inputs of {x.dtype}")
+
+
+def _weights(kernel: Kernel, weight: Tensor, tensors: Sequence[Tensor]) -> Weights:
+    outputs, inputs = weight.shape
+    return Weights(kernel, Layer(inputs, outputs, *(tensor.data_ptr() for tensor in tensors)), tensors)
+
+
+def _strips(values: Tensor) -> Tensor:
+    outputs, inputs = values.shape
+    group = GROUP[values.dtype]
+    whole = values.new_zeros(kernels.padded(outputs, STRIP), kernels.padded(inputs, group))
+    whole[:outputs, :inputs] = values
+    return whole.view(-1, STRIP, whole.shape[1] // group, group).transpose(1, 2).contiguous()
+
+
+def _filled(values: Tensor, step: int) -> Tensor:
+    whole = values.new_zeros(kernels.padded(len(values), step))
+    whole[: len(values)] = values
+    return whole

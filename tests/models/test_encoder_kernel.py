@@ -1,0 +1,97 @@
+"""The whole encoder in one call: what its steps give one by one, whichever way a batch is shared out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from service.models import encoder_kernel
+from service.models.calibration import text_encoder
+from service.models.linear import Dtype, computes_in
+from service.models.lora import NO_RUNS, Factors, LoadedFactors, Runs
+from service.models.lora_kernel import MAX_RANK
+from service.models.text_encoder import TextEncoder, load_base
+from service.models.tokenizer import TextTokenizer
+
+pytestmark = pytest.mark.skipif(not encoder_kernel.available, reason="this processor or installation has no such kernel")
+in_any_number_of_threads = pytest.mark.usefixtures("_threads")
+CPU = torch.device("cpu")
+LOWER: tuple[Dtype, ...] = ("bf16", "int8")
+
+
+@pytest.fixture(scope="module", params=[dtype for dtype in LOWER if computes_in(dtype, CPU)])
+def encoder(request: pytest.FixtureRequest, tiny_base: Path) -> TextEncoder:
+    return text_encoder(load_base(str(tiny_base)), TextTokenizer(str(tiny_base)), CPU, request.param)
+
+
+@pytest.fixture(params=[1, 2, 3])
+def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+def rows_of(lengths: list[int]) -> list[list[int]]:
+    return [[5 + 7 * place + number for number in range(length)] for place, length in enumerate(lengths)]
+
+
+def worn(encoder: TextEncoder, seed: int) -> LoadedFactors:
+    generator = torch.Generator().manual_seed(seed)
+    factors = {
+        name: Factors(
+            torch.randn(4, target.inputs, generator=generator), torch.randn(4, target.outputs, generator=generator), 0.01
+        )
+        for name, target in encoder.targets.items()
+        if target.module % 2 == seed % 2 and "pooler" not in name
+    }
+    return LoadedFactors.load(factors, encoder.targets, CPU)
+
+
+@in_any_number_of_threads
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=24), cut=st.integers(0, 24), seed=st.integers(0, 1))
+def test_a_row_has_the_same_state_alone_and_in_any_batch(encoder: TextEncoder, lengths: list[int], cut: int, seed: int) -> None:
+    rows, cut, factors = rows_of(lengths), min(cut, len(lengths)), worn(encoder, seed)
+    runs = Runs.of([(0, cut, factors)] if cut else [])
+    together = encoder.forward(encoder.pack(rows), runs)
+    for place, row in enumerate(rows):
+        alone = encoder.forward(encoder.pack([row]), Runs.of([(0, 1, factors)]) if place < cut else NO_RUNS)
+        torch.testing.assert_close(together[place : place + 1], alone, atol=0, rtol=0)
+
+
+@in_any_number_of_threads
+@pytest.mark.parametrize("lengths", [[1], [40], [30] * 20, [3] * 200, [60, 4, 4], [17, 33, 5, 60, 48, 2, 29, 31, 8]])
+def test_first_states_are_those_of_the_steps_one_by_one(encoder: TextEncoder, lengths: list[int]) -> None:
+    packed = encoder.pack(rows_of(lengths))
+    by_steps = encoder.states(packed)[torch.from_numpy(packed.starts[:-1])]
+    found = encoder.forward(packed, NO_RUNS)
+    bound = 0.1 if encoder.dtype == "bf16" else 0.25  # the steps round once more in between
+    torch.testing.assert_close(found, by_steps, atol=bound, rtol=0)
+    assert float((found - by_steps).abs().mean()) < bound / 6
+
+
+@in_any_number_of_threads
+def test_every_processor_gets_a_share_of_a_large_batch(encoder: TextEncoder) -> None:
+    lengths = list(np.random.default_rng(0).integers(1, 60, 90))
+    rows, factors = rows_of(lengths), [worn(encoder, seed) for seed in range(2)]
+    runs = [(first, first + 3, factors[first // 3 % 2]) for first in range(0, 90, 9)]
+    together = encoder.forward(encoder.pack(rows), Runs.of(runs))
+    torch.set_num_threads(1)
+    torch.testing.assert_close(together, encoder.forward(encoder.pack(rows), Runs.of(runs)), atol=0, rtol=0)
+
+
+def test_tokens_and_ranks_beyond_what_there_is_are_refused(encoder: TextEncoder) -> None:
+    with pytest.raises(ValueError, match="beyond what the kernel reads"):
+        encoder.forward(encoder.pack([[5, 10**6]]), NO_RUNS)
+    target = next(iter(encoder.targets))
+    huge = Factors(torch.zeros(MAX_RANK + 4, encoder.hidden), torch.zeros(MAX_RANK + 4, encoder.hidden))
+    runs = Runs.of([(0, 1, LoadedFactors.load({target: huge}, encoder.targets, CPU))])
+    with pytest.raises(ValueError, match="beyond what the kernel reads"):
+        encoder.forward(encoder.pack([[5, 6]]), runs)
