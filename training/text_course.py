@@ -116,13 +116,14 @@ class Course:
 
     def _measure(self) -> None:
         """Close the epoch: its figures, the best tensors if it is the best, a checkpoint, a line, the callback."""
-        logits = self._trainer.logits(VALIDATION, self._stop_alone)
+        with self._trainer.averaged():
+            logits, tensors = self._trainer.logits(VALIDATION, self._stop_alone), self._trainer.tensors()
         true = self._data.splits[VALIDATION].labels
         metrics = figures(self._data.problem_type, true, self._trainer.objective.in_units(logits), len(self._data.labels))
         epoch, loss = len(self.curve) + 1, self.loss / self._trainer.steps_per_epoch
         self.curve.append({"epoch": epoch, "loss": round(loss, 4), **metrics})
         if self.best_epoch == epoch:
-            self.best = self._trainer.tensors()
+            self.best = tensors
         self.loss = 0.0
         if self.is_over or not self._options.checkpoint_every:
             self.save()

@@ -40,7 +40,8 @@ class Recipe:
     """Every choice that decides the trained weights, apart from the data; it goes into the manifest whole.
 
     ``method`` is ``lora`` or ``full``; ``batch_size`` counts the rows of a step over all processes; ``patience`` is the
-    epochs without a better ``select`` figure after which training stops, 0 for never.
+    epochs without a better ``select`` figure after which training stops, 0 for never. ``average`` is the share of the steps, the
+    last ones, over which the learning rate is held and weights are averaged (Izmailov et al., 2018); 0 for none.
     """
 
     base_model: str = "minilm"
@@ -53,6 +54,7 @@ class Recipe:
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup: float = 0.06
+    average: float = 0.0
     label_smoothing: float = 0.0
     class_weights: str = "none"
     max_length: int = 128

@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
-from transformers import get_cosine_schedule_with_warmup
+from torch.optim.lr_scheduler import LambdaLR
 
 from training.data import TextData
 from training.parameters import count_parameters
@@ -22,6 +23,17 @@ from training.text_objective import Objective
 TRAIN = "train"
 PREDICTED_AT_ONCE = 64  # rows
 MODEL, OPTIMIZER, GROUPS, SCHEDULE = "model/", "optimizer/", "groups", "schedule"
+AVERAGE, AVERAGED = "average/", "averaged"
+HELD = 0.4  # of the highest learning rate, while weights are averaged
+
+
+def rate(step: int, warmup: int, averages_from: int, steps: int) -> float:
+    """The learning rate of a step, from 0, over the highest: warm-up, then a cosine down to none, or to where it is held."""
+    if step < warmup:
+        return step / warmup
+    low = HELD if averages_from < steps else 0.0
+    done = min(1.0, (step - warmup) / max(1, averages_from - warmup))
+    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 class TextTrainer:
@@ -41,8 +53,12 @@ class TextTrainer:
         self._bf16 = uses_bf16(recipe.precision)  # not accelerate's, which one process can set only once
         self._parameters = [p for p in self.core.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(self._parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
-        self._schedule = get_cosine_schedule_with_warmup(optimizer, int(recipe.warmup * self.steps), self.steps)
+        self._averages_from = round((1 - recipe.average) * self.steps)
+        warmup = int(recipe.warmup * self.steps)
+        self._schedule = LambdaLR(optimizer, lambda step: rate(step, warmup, self._averages_from, self.steps))
         self._model, self._optimizer = accelerator.prepare(self.core, optimizer)
+        self._average = [torch.zeros_like(p) for p in self._parameters] if recipe.average else []
+        self._averaged, self._shown = 0, False  # how many weights are in it, and whether the model has them now
 
     def batches(self, epoch: int) -> list[list[int]]:
         """The training rows in the order of this epoch, from 1."""
@@ -62,7 +78,32 @@ class TextTrainer:
         self._optimizer.step()
         self._schedule.step()
         self._optimizer.zero_grad()
+        if self._average and number > self._averages_from:
+            self._averaged += 1
+            with torch.no_grad():
+                torch._foreach_lerp_(self._average, self._parameters, 1 / self._averaged)
         return float(self.accelerator.reduce(loss.detach(), "mean"))
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the model have the mean of its weights meanwhile, once there is one."""
+        if not self._averaged:
+            yield
+            return
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        """The model's weights for the averaged ones, or the other way round."""
+        for parameter, kept in zip(self._parameters, self._average, strict=True):
+            before = parameter.clone()
+            parameter.copy_(kept)
+            kept.copy_(before)
+        self._shown = not self._shown
 
     def train(self) -> None:
         """Turn dropout on; predictions turn it off."""
@@ -102,12 +143,20 @@ class TextTrainer:
             self.core.load_state_dict(floats)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The model, the optimizer and the schedule, as tensors and as facts that JSON holds exactly."""
+        """The model, the optimizer, the schedule and the averages, as tensors and as facts that JSON holds exactly."""
+        if self._shown:
+            self._exchange()
+            try:
+                return self.state()
+            finally:
+                self._exchange()
         optimizer = self._optimizer.state_dict()
         moments = {f"{OPTIMIZER}{i}/{key}": value for i, entry in optimizer["state"].items() for key, value in entry.items()}
         weights = {f"{MODEL}{name}": tensor for name, tensor in self.tensors().items()}
         schedule = {key: value for key, value in self._schedule.state_dict().items() if key != "lr_lambdas"}
-        return weights | moments, {GROUPS: optimizer["param_groups"], SCHEDULE: schedule}
+        averages = {f"{AVERAGE}{i}": tensor.clone() for i, tensor in enumerate(self._average)}
+        facts = {GROUPS: optimizer["param_groups"], SCHEDULE: schedule, AVERAGED: self._averaged}
+        return weights | moments | averages, facts
 
     def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Go on from such a state."""
@@ -119,6 +168,9 @@ class TextTrainer:
                 moments.setdefault(int(number), {})[key] = tensor
         self._optimizer.load_state_dict({"state": moments, "param_groups": facts[GROUPS]})
         self._schedule.load_state_dict({**facts[SCHEDULE], "lr_lambdas": [None]})
+        self._averaged = facts[AVERAGED]
+        for i, kept in enumerate(self._average):
+            kept.copy_(tensors[f"{AVERAGE}{i}"])
 
     def count_parameters(self) -> tuple[int, int]:
         """How many parameters are trained, and how many there are."""

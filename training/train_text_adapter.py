@@ -127,6 +127,9 @@ def main(
     learning_rate: Annotated[float | None, typer.Option(min=0, help="by default 1e-3, and 5e-5 for --method full")] = None,
     weight_decay: Annotated[float, typer.Option(min=0)] = DEFAULTS.weight_decay,
     warmup: Annotated[float, typer.Option(min=0, max=1, help="share of the steps")] = DEFAULTS.warmup,
+    average: Annotated[
+        float, typer.Option(min=0, max=1, help="share of the steps, the last, whose weights are averaged at a held rate")
+    ] = DEFAULTS.average,
     label_smoothing: Annotated[float, typer.Option(min=0, max=1)] = DEFAULTS.label_smoothing,
     class_weights: ClassWeights = DEFAULTS.class_weights,
     max_length: MaxLength = DEFAULTS.max_length,
@@ -152,9 +155,9 @@ def main(
             base_model=base_model, r=r, lora_alpha=lora_alpha, lora_dropout=lora_dropout, target_modules=target_modules,
             epochs=epochs or enough_epochs(rows, batch_size), batch_size=batch_size,
             learning_rate=LEARNING_RATES.get(method, 0.0) if learning_rate is None else learning_rate,
-            weight_decay=weight_decay, warmup=warmup, label_smoothing=label_smoothing, class_weights=class_weights,
-            max_length=max_length, precision=precision, select=select, seed=seed, method=method, patience=patience,
-            calibrate=calibrate,
+            weight_decay=weight_decay, warmup=warmup, average=average, label_smoothing=label_smoothing,
+            class_weights=class_weights, max_length=max_length, precision=precision, select=select, seed=seed, method=method,
+            patience=patience, calibrate=calibrate,
         )  # fmt: skip
         warn_of_few_steps(recipe, rows)
         folder = run_dir or target.parent / ".state" / target.name

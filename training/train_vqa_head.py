@@ -47,6 +47,9 @@ from training.vqa_run import Towers, everything, fit, run
 
 REFITTED = """The weights here were then trained once more by the same recipe on all questions, the held-out ones among them, so \
 the figures are those of a twin that had seen a tenth less, and cannot be measured again on these weights. """
+PRIOR_NOTE = (
+    """ What the image encoder's own ImageNet classes say of each answer is added, as much as the question lets through."""
+)
 WUPS_NOTE = """WUPS is that of DAQUAR's authors: sets of answers, Wu and Palmer's similarity in WordNet, a tenth of it where it \
 is below 0.9, or 0.0. """
 DEFAULTS = Recipe()
@@ -62,7 +65,7 @@ def train(
     with Progress(console=console) as progress:
         read, features = embed(data, towers.images, towers.sentences, cache, progress, skip_bad=skip_bad)
         done = run(read, features, towers, recipe, progress)
-        tensors = fit(everything(done.features), done.named, recipe, progress)[0] if recipe.refit else done.tensors
+        tensors = fit(everything(done.features), done.named, recipe, progress, done.prior)[0] if recipe.refit else done.tensors
     config = adapter_config(done.data, towers, recipe)
     sizes = [(tower.size, tower.fingerprint) for tower in (towers.images, towers.sentences)]
     VqaHead.parse(config, tensors, done.data.answers, *sizes)  # what a server would say of it
@@ -115,7 +118,7 @@ def describe(manifest: Manifest, data: VqaData, source: str, recipe: Recipe) -> 
     return card(
         manifest,
         summary=f"Answers short questions about images: {recipe.members} heads {recipe.member_size} wide, side by "
-        f"side in one, over the frozen {towers}.",
+        f"side in one, over the frozen {towers}.{PRIOR_NOTE if recipe.prior else ''}",
         data=f"{source}, {sizes} ({data.digest}). Where a question has several answers, the first is the label. "
         f"{data.repeated:,} of the validation questions are also asked in training about the same image; the images of both "
         "sides are not kept apart.",
@@ -146,6 +149,7 @@ def main(
     answer_similarity: Annotated[
         float, typer.Option(min=0, max=1, help="like answers' share of a target")
     ] = DEFAULTS.answer_similarity,
+    prior: Annotated[bool, typer.Option(help="begin with what the image encoder's own classes say")] = DEFAULTS.prior,
     refit: Annotated[
         bool, typer.Option(help="once measured, train again on all questions, the held-out ones too")
     ] = DEFAULTS.refit,
@@ -160,7 +164,7 @@ def main(
     recipe = Recipe(
         image_encoder=image_encoder, sentence_encoder=sentence_encoder, members=members, member_size=member_size,
         epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, image_scale=image_scale,
-        answer_similarity=answer_similarity, refit=refit, seed=seed,
+        answer_similarity=answer_similarity, prior=prior, refit=refit, seed=seed,
     )  # fmt: skip
     try:
         alike = similarity_of(wordnet)

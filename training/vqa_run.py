@@ -17,6 +17,7 @@ from training.vqa_data import VqaData
 from training.vqa_features import Features
 from training.vqa_measure import Similarity, figures
 from training.vqa_model import Heads, Inputs, Recipe, export, fit_heads, predict
+from training.vqa_prior import answer_weights
 
 CPU = torch.device("cpu")
 BASELINES = ("question", "image")  # what each of them sees
@@ -40,6 +41,7 @@ class Towers:
 class Run:
     """Fitted heads, as ``tensors`` in float16, their ``curve``, and the answers given to every split but the training one.
 
+    ``named`` has the embeddings of the answers' names, ``prior`` what their fit began with, if anything.
     ``predicted`` has those of the head as it is served, ``guessed`` those of heads that see the question or the image alone,
     by what they see.
     """
@@ -47,6 +49,7 @@ class Run:
     data: VqaData
     features: Features
     named: Tensor
+    prior: Tensor | None
     tensors: dict[str, Tensor]
     curve: list[dict[str, float]]
     predicted: dict[str, list[str]]
@@ -72,20 +75,22 @@ def run(data: VqaData, features: Features, towers: Towers, recipe: Recipe, progr
         inputs = Inputs(features, recipe, (sees,))
         heads, _ = _fit(features, inputs, named, recipe, progress, f"{sees} alone")
         guessed[sees] = {name: _answers(predict(heads, inputs, rows).mean(0), data) for name, rows in asked.items()}
-    tensors, curve = fit(features, named, recipe, progress)
-    served = VqaHead(*(tensor.float() for tensor in tensors.values()))
+    prior = answer_weights(recipe.image_encoder, towers.sentences, named) if recipe.prior else None
+    tensors, curve = fit(features, named, recipe, progress, prior)
+    served = VqaHead.of({name: tensor.float() for name, tensor in tensors.items()})
     predicted = {name: _answers(_logits(served, features, rows), data) for name, rows in asked.items()}
-    return Run(data, features, named, tensors, curve, predicted, guessed)
+    return Run(data, features, named, prior, tensors, curve, predicted, guessed)
 
 
 def fit(
-    features: Features, named: Tensor, recipe: Recipe, progress: Progress
+    features: Features, named: Tensor, recipe: Recipe, progress: Progress, prior: Tensor | None = None
 ) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
     """The tensors in float16, and every epoch's loss and held-out accuracy, means over the members by themselves.
 
+    ``prior`` (answers, image) is what to begin with (``vqa_prior.py``).
     Nothing is picked by held-out accuracy: every member is kept as it is after its last epoch.
     """
-    inputs = Inputs(features, recipe)
+    inputs = Inputs(features, recipe, answers=prior)
     heads, curve = _fit(features, inputs, named, recipe, progress, "training")
     return halve(export(heads, inputs)), curve
 

@@ -31,6 +31,8 @@ LITE_SHA256 = {
     "lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
     "lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
 }
+CLASSES = 1000  # of ImageNet
+CLASSIFIERS = ("_fc.weight", "fc.weight", "classifier.weight")  # as TensorFlow's weights, torchvision's and timm's call them
 RESNET50_FILES = ("resnet50-11ad3fa6.pth", "resnet50-0676ba61.pth")  # torchvision's IMAGENET1K_V2 and V1
 
 
@@ -53,11 +55,15 @@ class ImageEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One kind of image encoder: ``build`` makes it untrained, ``weights`` its state dict, perhaps from a named file."""
+    """One kind of image encoder: ``build`` makes it untrained, ``read`` what its weights file holds, perhaps a named one.
+
+    ``named`` gives these tensors the names that the module has for them.
+    """
 
     size: int
     build: Callable[[], nn.Module]
-    weights: Callable[[nn.Module, Path | None], Mapping[str, Tensor]]
+    read: Callable[[Path | None], Mapping[str, Tensor]]
+    named: Callable[[nn.Module, Mapping[str, Tensor]], Mapping[str, Tensor]]
     scaling: Scaling
 
 
@@ -96,15 +102,9 @@ def load_image_encoder(name: str, device: torch.device, dtype: torch.dtype = tor
     """
     if name.startswith(PREFIX):
         return load_clip_images(name, SETTING, device, dtype)
-    kind, _, file = name.partition(":")
-    if kind not in ENCODERS:
-        raise StartupError(
-            f"{SETTING}={name}: no such image encoder; accepted: {', '.join(ENCODERS)}, one of them and ':FILE', "
-            f"or {PREFIX}FOLDER"
-        )
-    spec = ENCODERS[kind]
-    module = spec.build()
-    tensors = spec.weights(module, Path(file).expanduser() if file else None)
+    kind, stored = _stored(name)
+    module = ENCODERS[kind].build()
+    tensors = ENCODERS[kind].named(module, stored)
     expected = module.state_dict()
     wrong = sorted(key for key in expected if key not in tensors or tensors[key].shape != expected[key].shape)
     if wrong:
@@ -113,6 +113,29 @@ def load_image_encoder(name: str, device: torch.device, dtype: torch.dtype = tor
         )
     module.load_state_dict({key: tensors[key] for key in expected})
     return FrozenEncoder(kind, module, device, dtype)
+
+
+def class_weights(name: str) -> Tensor | None:
+    """The last layer of the network that ``name`` loads, (classes, size), which tells ImageNet's classes by an embedding.
+
+    None where its weights have none. Raises :class:`StartupError` as :func:`load_image_encoder` does.
+    """
+    if name.startswith(PREFIX):
+        return None
+    kind, stored = _stored(name)
+    found = (stored[key] for key in CLASSIFIERS if key in stored)
+    return next((weight for weight in found if weight.shape == (CLASSES, ENCODERS[kind].size)), None)
+
+
+def _stored(name: str) -> tuple[str, Mapping[str, Tensor]]:
+    """An encoder's kind, and what its weights file holds."""
+    kind, _, file = name.partition(":")
+    if kind not in ENCODERS:
+        raise StartupError(
+            f"{SETTING}={name}: no such image encoder; accepted: {', '.join(ENCODERS)}, one of them and ':FILE', "
+            f"or {PREFIX}FOLDER"
+        )
+    return kind, ENCODERS[kind].read(Path(file).expanduser() if file else None)
 
 
 def random_image_encoder(name: str, seed: int, device: torch.device, dtype: torch.dtype = torch.float32) -> ImageEncoder:
@@ -149,15 +172,17 @@ def _lite(size: str, side: int) -> Spec:
         module: nn.Module = timm.create_model(f"tf_efficientnet_{size}", pretrained=False, num_classes=0)
         return module
 
-    def weights(module: nn.Module, file: Path | None) -> Mapping[str, Tensor]:
-        tensors = _read(file) if file is not None else _read(_packaged(size), LITE_SHA256[size])
+    def read(file: Path | None) -> Mapping[str, Tensor]:
+        return _read(file) if file is not None else _read(_packaged(size), LITE_SHA256[size])
+
+    def named(module: nn.Module, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         if "_conv_stem.weight" not in tensors:
             return tensors
         # TensorFlow's names differ from timm's, but come in the same order.
         features = [tensor for name, tensor in tensors.items() if not name.startswith("_fc.")]
         return dict(zip(module.state_dict(), features, strict=True))
 
-    return Spec(1280, build, weights, Scaling((side, side), side, (127.0,) * 3, (128.0,) * 3, "bicubic"))
+    return Spec(1280, build, read, named, Scaling((side, side), side, (127.0,) * 3, (128.0,) * 3, "bicubic"))
 
 
 def _packaged(size: str) -> Path:
@@ -181,7 +206,7 @@ def _build_resnet50() -> nn.Module:
     return module
 
 
-def _resnet50_weights(_module: nn.Module, file: Path | None) -> Mapping[str, Tensor]:
+def _resnet50_weights(file: Path | None) -> Mapping[str, Tensor]:
     """ImageNet weights from ``file``, or from torchvision's cache, whose file names end in the start of their sha256."""
     if file is not None:
         return _read(file)
@@ -200,5 +225,11 @@ ENCODERS = {
     "tf_efficientnet_lite0": _lite("lite0", 224),
     "tf_efficientnet_lite1": _lite("lite1", 240),
     "tf_efficientnet_lite2": _lite("lite2", 260),
-    "resnet50": Spec(2048, _build_resnet50, _resnet50_weights, Scaling(232, 224, IMAGENET_MEAN, IMAGENET_STD, "bilinear")),
+    "resnet50": Spec(
+        2048,
+        _build_resnet50,
+        _resnet50_weights,
+        lambda _, tensors: tensors,
+        Scaling(232, 224, IMAGENET_MEAN, IMAGENET_STD, "bilinear"),
+    ),
 }

@@ -1,7 +1,7 @@
 """The head of a visual question answering adapter: image and question embeddings, joined, reduced with ReLU, to answers.
 
 Standardising and scaling the embeddings is folded into the first layer when a head is exported, so a head is two
-linear layers and nothing else.
+linear layers; and perhaps a third from the image straight to the answers, weighed by the question: a prior.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from service.errors import AdapterIncompatible
 from service.models.linear import product
@@ -22,13 +23,28 @@ TASK_TYPE = "VQA"
 MAX_HIDDEN = 8192
 KNOWN = {"peft_type", "task_type", "hidden_size", "answers", "image_encoder", "sentence_encoder"}
 
+PRIOR = ("prior.weight", "prior.bias", "gate.weight", "gate.bias")
+
 Tower = tuple[int, str]
 Shape = tuple[int | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Prior:
+    """What the image alone says of every answer: ``weight`` (answers, image), ``bias`` (answers,).
+
+    It counts as much as the question makes it, by ``gate_weight`` (1, question) and ``gate_bias`` (1,).
+    """
+
+    weight: Tensor
+    bias: Tensor
+    gate_weight: Tensor
+    gate_bias: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class VqaHead:
-    """A head: ``hidden_weight`` (hidden, image + question), ``output_weight`` (answers, hidden), and their biases.
+    """A head: ``hidden_weight`` (hidden, image + question), ``output_weight`` (answers, hidden), their biases, and any prior.
 
     They have the types of their file until :meth:`to` makes a head that answers.
     """
@@ -37,6 +53,14 @@ class VqaHead:
     hidden_bias: Tensor
     output_weight: Tensor
     output_bias: Tensor
+    prior: Prior | None = None
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> VqaHead:
+        """The head of these tensors, by their names in its file."""
+        hidden, hidden_bias, output, output_bias = (tensors[name] for name in _shapes(0, 0, 0))
+        prior = Prior(*(tensors[name] for name in PRIOR)) if PRIOR[0] in tensors else None
+        return cls(hidden, hidden_bias, output, output_bias, prior)
 
     @classmethod
     def parse(
@@ -49,6 +73,8 @@ class VqaHead:
         hidden = config.get("hidden_size")
         is_size = type(hidden) is int and 0 < hidden <= MAX_HIDDEN
         shapes = _shapes(image[0] + sentence[0], hidden if is_size else None, len(labels))
+        if any(name in tensors for name in PRIOR):
+            shapes |= _prior_shapes(image[0], sentence[0], len(labels))
         faults = _config_faults(config, labels)
         faults += _tower_faults(config, "image_encoder", image) + _tower_faults(config, "sentence_encoder", sentence)
         if not is_size:
@@ -56,31 +82,44 @@ class VqaHead:
         faults += _name_faults(tensors, shapes) + _tensor_faults(tensors, shapes)
         if faults:
             raise AdapterIncompatible(faults)
-        return cls(*(tensors[name] for name in shapes))
+        return cls.of(tensors)
 
     def to(self, device: torch.device) -> VqaHead:
         """The head on ``device``, in float32."""
-        return VqaHead(*(copied(tensor, device) for tensor in self.tensors))
+        return VqaHead.of({name: copied(tensor, device) for name, tensor in self.tensors.items()})
 
     @property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Every tensor of it."""
-        return self.hidden_weight, self.hidden_bias, self.output_weight, self.output_bias
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of it, by its name in a file."""
+        prior, layers = self.prior, (self.hidden_weight, self.hidden_bias, self.output_weight, self.output_bias)
+        found = dict(zip(_shapes(0, 0, 0), layers, strict=True))
+        if prior is None:
+            return found
+        parts = (prior.weight, prior.bias, prior.gate_weight, prior.gate_bias)
+        return found | dict(zip(PRIOR, parts, strict=True))
 
     def logits(self, image: Tensor, question: Tensor) -> Tensor:
         """Logits, (n, answers), of image embeddings, (n, d), and question embeddings, (n, e)."""
         hidden = product(torch.cat([image, question], dim=-1), self.hidden_weight, self.hidden_bias, "relu")
-        return product(hidden, self.output_weight, self.output_bias)
+        logits = product(hidden, self.output_weight, self.output_bias)
+        if (prior := self.prior) is not None:
+            logits += product(image, prior.weight, prior.bias) * linear(question, prior.gate_weight, prior.gate_bias)
+        return logits
 
 
 def _shapes(inputs: int, hidden: int | None, answers: int) -> dict[str, Shape]:
-    """Every tensor of a head and its shape (None: any size), in the order of the fields of :class:`VqaHead`."""
+    """The tensors of both layers and their shapes (None: any size), in the order of the fields of :class:`VqaHead`."""
     return {
         "hidden.weight": (hidden, inputs),
         "hidden.bias": (hidden,),
         "output.weight": (answers, hidden),
         "output.bias": (answers,),
     }
+
+
+def _prior_shapes(image: int, question: int, answers: int) -> dict[str, Shape]:
+    """The tensors of a prior and their shapes, in the order of the fields of :class:`Prior`."""
+    return dict(zip(PRIOR, ((answers, image), (answers,), (1, question), (1,)), strict=True))
 
 
 def _config_faults(config: Mapping[str, Any], labels: Sequence[str]) -> list[str]:

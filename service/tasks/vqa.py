@@ -60,7 +60,7 @@ class Resident:
     @property
     def nbytes(self) -> int:
         """What its tensors take."""
-        return sum(tensor.nbytes for tensor in self.head.tensors)
+        return sum(tensor.nbytes for tensor in self.head.tensors.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ class VisualQuestionAnswering:
 
     def device_bytes(self, checked: Resident) -> int:
         """What :meth:`load` will take on the device."""
-        return sum(FLOAT * tensor.numel() for tensor in checked.head.tensors)
+        return sum(FLOAT * tensor.numel() for tensor in checked.head.tensors.values())
 
     def load(self, checked: Resident) -> Resident:
         """Copy a checked version to the device."""

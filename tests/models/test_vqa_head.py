@@ -129,3 +129,28 @@ def test_the_tensors_are_checked_even_where_their_size_is_not_known() -> None:
         "tensor 'hidden.weight' has the shape (5, 9); expected (*, 10)",
         "tensor 'output.bias' has values that are not finite",
     )
+
+
+def prior(**changes: Tensor) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    shapes = {"prior.weight": (3, 6), "prior.bias": (3,), "gate.weight": (1, 4), "gate.bias": (1,)}
+    return tensors() | {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()} | changes
+
+
+def test_a_prior_from_the_image_is_added_as_much_as_the_question_says() -> None:
+    given = prior()
+    head, plain = (VqaHead.parse(config(), some, LABELS, IMAGE, SENTENCE).to(torch.device("cpu")) for some in (given, tensors()))
+    image, question = torch.randn(7, 6), torch.randn(7, 4)
+    gate = question @ given["gate.weight"].T + given["gate.bias"]
+    expected = plain.logits(image, question) + gate * (image @ given["prior.weight"].T + given["prior.bias"])
+    assert torch.allclose(head.logits(image, question), expected, atol=1e-5)
+    assert list(head.tensors) == list(given) and list(plain.tensors) == list(tensors())
+
+
+def test_half_a_prior_is_a_fault() -> None:
+    given = prior(**{"prior.bias": torch.zeros(2)})
+    del given["gate.bias"]
+    assert faults(config(), given) == (
+        "tensor 'gate.bias' is missing",
+        "tensor 'prior.bias' has the shape (2,); expected (3,)",
+    )

@@ -11,6 +11,8 @@ from rich.progress import Progress
 from typer import Typer
 from typer.testing import CliRunner
 
+from service.models.image_encoder import ImageEncoder, class_weights
+from service.models.sentence_encoder import SentenceEncoder
 from service.models.vqa_head import VqaHead
 from service.store.alias import Target
 from service.store.bundle import read_bundle
@@ -25,6 +27,7 @@ from training.train_vqa_head import main, train
 from training.vqa_data import load_vqa_data
 from training.vqa_features import Features
 from training.vqa_model import Heads, Inputs, Recipe, export, predict, similar_answers
+from training.vqa_prior import answer_weights
 from training.vqa_run import everything, fit
 
 TINY = Recipe(members=2, member_size=8, epochs=3, batch_size=8, refit=False)
@@ -58,11 +61,41 @@ def test_heads_side_by_side_give_the_mean_of_their_logits() -> None:
     inputs = Inputs(given, TINY)
     torch.manual_seed(0)
     heads = Heads(inputs.size, 3, replace(TINY, members=3))
-    served = VqaHead(*(tensor.clone() for tensor in export(heads, inputs).values()))
+    served = VqaHead.of({name: tensor.clone() for name, tensor in export(heads, inputs).items()})
     rows = given.rows["validation"]
     logits = served.logits(given.images[rows[:, 0]], given.questions[rows[:, 1]])
     assert served.hidden_weight.shape == (24, 14)
     assert torch.allclose(logits, predict(heads, inputs, rows).mean(0), atol=1e-5)
+
+
+def test_a_prior_is_standardised_gated_by_the_question_and_exported_exactly() -> None:
+    given = features()
+    given.images[:, 3] = 0.5
+    answers = torch.randn(3, 10, generator=torch.Generator().manual_seed(1))
+    inputs = Inputs(given, TINY, answers=answers)
+    rows = given.rows["train"]
+    assert inputs.prior is not None
+    said = inputs(rows)[:, :10] @ inputs.prior
+    assert torch.allclose(said.mean(0), torch.zeros(3), atol=1e-5)
+    assert torch.allclose(said.std(0), torch.ones(3), atol=1e-4)
+    torch.manual_seed(0)
+    heads = Heads(inputs.size, 3, TINY, inputs.prior)
+    torch.nn.init.normal_(heads.gate_weight)
+    served = VqaHead.of({name: tensor.clone() for name, tensor in export(heads, inputs).items()})
+    logits = served.logits(given.images[rows[:, 0]], given.questions[rows[:, 1]])
+    assert torch.allclose(logits, predict(heads, inputs, rows).mean(0), atol=1e-4)
+
+
+def test_the_prior_speaks_for_answers_that_are_called_as_the_classes_are(towers: tuple[ImageEncoder, SentenceEncoder]) -> None:
+    sentences, answers = towers[1], ["table lamp", "folding chair", "toilet seat"]
+    named = sentences.embed(sentences.tokenize(answers)).clone()
+    weights = answer_weights("tf_efficientnet_lite0", sentences, named)
+    classes = class_weights("tf_efficientnet_lite0")
+    assert weights is not None and classes is not None and weights.shape == (3, 1280)
+    own = torch.stack([classes[place] for place in (846, 559, 861)])  # these three classes of ImageNet
+    near = torch.nn.functional.normalize(weights - classes.mean(0)) @ torch.nn.functional.normalize(own - classes.mean(0)).T
+    assert torch.equal(near.argmax(1), torch.arange(3))
+    assert answer_weights("clip:nowhere", sentences, named) is None
 
 
 def test_dropout_leaves_out_its_share_and_keeps_the_mean() -> None:
@@ -99,7 +132,7 @@ def test_training_is_repeatable_learns_and_its_members_differ() -> None:
     assert not torch.equal(tensors["hidden.weight"][:8], tensors["hidden.weight"][8:])
     assert [point["epoch"] for point in curve] == list(range(1, 61))
     rows = given.rows["train"]
-    head = VqaHead(*(tensor.float() for tensor in tensors.values()))
+    head = VqaHead.of({name: tensor.float() for name, tensor in tensors.items()})
     answers = head.logits(given.images[rows[:, 0]], given.questions[rows[:, 1]]).argmax(-1)
     assert float((answers == rows[:, 2]).float().mean()) > 0.9
 
