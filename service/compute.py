@@ -2,15 +2,18 @@
 
 OpenMP keeps a team of workers for each thread that ever computed in parallel. Once the teams have more threads than
 there are cores, idle workers sleep instead of spinning, and waking them makes every small operation ten times slower
-(docs/performance.md). So every thread starts with one worker, itself, and the device thread alone asks for more.
+(docs/performance.md). So every thread starts with one worker, itself, and the device thread alone asks for more. It and its
+team give way to all other threads: they keep every core busy, and a request is to be read, or refused, at once all the same.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 
 VARIABLE = "OMP_NUM_THREADS"
+NICER = 5  # than the process's other threads, in steps of Linux's nice
 _cores = int(os.environ.get(VARIABLE) or len(os.sched_getaffinity(0)))
 
 
@@ -25,9 +28,15 @@ def device_threads() -> int:
 
 
 def use_all_cores() -> None:
-    """Let this thread compute with every core of the process, or as many as OMP_NUM_THREADS said at its start."""
+    """Let this thread compute with every core of the process, or as many as OMP_NUM_THREADS said at its start.
+
+    Other threads come first on them from now on.
+    """
     import torch
 
+    if sys.platform == "linux":  # where threads have priorities of their own, and those that they start inherit them
+        here = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, here, os.getpriority(os.PRIO_PROCESS, here) + NICER)
     torch.set_num_threads(_cores)
     torch.get_num_threads()  # a thread's first use of torch takes the number that was set last, by whichever thread
     last = threading.Thread(target=torch.set_num_threads, args=(1,))  # for all threads that come later

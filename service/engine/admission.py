@@ -12,7 +12,7 @@ from service.errors import Overloaded
 WEIGHT = 0.2  # of the last batch in the rate that is remembered
 BATCHES = 1  # that may wait at any rate: small batches cost throughput, and a slow model should not refuse a few clients
 SPARE = 1.25  # times the limit is the room whose free part counts, so that something is free until the door closes
-WINDOW, MANY = 0.5, 0.2  # seconds over which is counted who asks (twice, if let in), and a share of refusals beyond capacity
+WINDOW, MANY = 0.2, 0.2  # seconds over which is counted who asks (twice, if let in), and a share of refusals beyond capacity
 NARROW = 1 / 3  # of the limit after such a window
 PART = 3  # times what is free may be one share's: 15/16 of the limit, when it is alone
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.admission import Admission
+from service.engine.admission import WINDOW, Admission
 from service.engine.queue import FairQueue
 from service.errors import Overloaded
 from tests.engine.test_queue import Row
@@ -78,10 +78,10 @@ def test_beyond_capacity_a_third_may_wait_until_few_are_refused() -> None:
     made.served(1000, 1.0)
 
     def window(refused: int) -> int:
-        """Ten requests in half a second, so many of them refused; what may wait after that."""
+        """Ten requests in a window, so many of them refused; what may wait after that."""
         for number in range(10):
             assert made.refuses(500 if number < refused else 0) == (number < refused)
-        now[0] += 0.5
+        now[0] += 1.01 * WINDOW
         made.refuses(0)
         return made.limit
 
