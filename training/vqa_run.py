@@ -26,15 +26,16 @@ TRAIN = "train"
 
 @dataclass(frozen=True, slots=True)
 class Towers:
-    """The frozen encoders of images and of questions."""
+    """The frozen encoders of images and of questions; ``loaded`` is what the first was loaded by, a file of weights with it."""
 
     images: ImageEncoder
     sentences: SentenceEncoder
+    loaded: str
 
     @classmethod
     def load(cls, image_encoder: str, sentence_encoder: str) -> Towers:
         """Raises :class:`StartupError` when one of them cannot be loaded."""
-        return cls(load_image_encoder(image_encoder, CPU), load_sentence_encoder(sentence_encoder, CPU))
+        return cls(load_image_encoder(image_encoder, CPU), load_sentence_encoder(sentence_encoder, CPU), image_encoder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def run(data: VqaData, features: Features, towers: Towers, recipe: Recipe, progr
         inputs = Inputs(features, recipe, (sees,))
         heads, _ = _fit(features, inputs, named, recipe, progress, f"{sees} alone")
         guessed[sees] = {name: _answers(predict(heads, inputs, rows).mean(0), data) for name, rows in asked.items()}
-    prior = answer_weights(recipe.image_encoder, towers.sentences, named) if recipe.prior else None
+    prior = answer_weights(towers.loaded, towers.sentences, named) if recipe.prior else None
     tensors, curve = fit(features, named, recipe, progress, prior)
     served = VqaHead.of({name: tensor.float() for name, tensor in tensors.items()})
     predicted = {name: _answers(_logits(served, features, rows), data) for name, rows in asked.items()}
