@@ -27,6 +27,7 @@ class TrainingOptions(BaseModel):
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     weight_decay: Annotated[float, Field(ge=0, le=1)] | None = None
     warmup: Annotated[float, Field(ge=0, le=1)] | None = None
+    average: Annotated[float, Field(ge=0, le=1)] | None = None
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] | None = None
     class_weights: Literal["none", "sqrt", "balanced"] | None = None
     max_length: Annotated[int, Field(ge=2, le=8192)] | None = None
