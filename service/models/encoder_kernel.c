@@ -75,11 +75,10 @@ static void embed(const encoder *e, const batch *b, uint16_t *x) {
     }
 }
 
-/* Whether any run changes one of the modules. */
-static int worn(const batch *b, int64_t module, int64_t parts) {
-    for (int64_t run = 0; run < b->runs; run++)
-        for (int64_t part = 0; part < parts; part++)
-            if (b->table[run * b->stride + module + part].rank) return 1;
+/* Whether there is anything to add. */
+static int worn(const lora_job *j) {
+    for (int64_t run = 0; run < j->runs; run++)
+        if (changes(j, run)) return 1;
     return 0;
 }
 
@@ -88,7 +87,7 @@ static void linear(const encoder *e, const batch *b, const layer *l, uint16_t *y
                    int64_t module, int64_t parts, int gelu, const uint16_t *residual, const norm *after) {
     lora_job lora = {(char *)y, (const char *)x, 1, rows, l->inputs, l->outputs / parts, parts, gelu ? CHANGED_ROWS : 0, b->runs,
                      bounds, b->table + module, b->stride};
-    product_job job = {y, x, 1, rows, gelu, l, worn(b, module, parts) ? &lora : 0, residual,
+    product_job job = {y, x, 1, rows, gelu, l, worn(&lora) ? &lora : 0, residual,
                        after ? after->weight : 0, after ? after->bias : 0, e->epsilon};
     if (e->int8)
         VARIANT(int8_linear)(&job);

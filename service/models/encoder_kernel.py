@@ -98,9 +98,8 @@ def encoder_of(
 
 
 def _block(layer: int, linears: Mapping[str, object], weights: Mapping[str, Tensor]) -> _Block:
-    names = [["q"], ["qkv", "kv"], ["attention"], ["up"], ["down"]]
-    of_site = {name: linears.get(f"{layer}.{name}") for several in names for name in several}
-    found = (next((of_site[name] for name in several if of_site[name]), None) for several in names)
+    joined = "kv" if f"{layer}.q" in linears else "qkv"
+    found = (linears.get(f"{layer}.{site}") for site in ("q", joined, "attention", "up", "down"))
     here = f"encoder.layer.{layer}"
     return _Block(
         *(linear.weights.layer if isinstance(linear, KernelLinear) else Layer() for linear in found),
