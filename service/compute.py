@@ -4,6 +4,7 @@ OpenMP keeps a team of workers for each thread that ever computed in parallel. O
 there are cores, idle workers sleep instead of spinning, and waking them makes every small operation ten times slower
 (docs/performance.md). So every thread starts with one worker, itself, and the device thread alone asks for more. It and its
 team give way to all other threads: they keep every core busy, and a request is to be read, or refused, at once all the same.
+Between the steps of a forward idle workers spin; for longer they would only take a core from the threads that serve.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import threading
 
 VARIABLE = "OMP_NUM_THREADS"
+SPINS = "GOMP_SPINCOUNT", "10000"  # of libgomp's idle workers before they sleep, some tenths of a millisecond; else 300,000
 NICER = 5  # than the process's other threads, in steps of Linux's nice
 _cores = int(os.environ.get(VARIABLE) or len(os.sched_getaffinity(0)))
 
@@ -20,6 +22,7 @@ _cores = int(os.environ.get(VARIABLE) or len(os.sched_getaffinity(0)))
 def limit_threads() -> None:
     """Let threads compute alone unless they ask for more; to be called before anything imports torch."""
     os.environ[VARIABLE] = "1"
+    os.environ.setdefault(*SPINS)
 
 
 def device_threads() -> int:

@@ -20,6 +20,7 @@ from service.engine.ticket import Costed, Queued, Ticket
 from service.errors import ForwardFailed, QuickchangeError
 
 log = logging.getLogger(__name__)
+LARGE = 1 / 8  # of the token budget: batches of which the next may be no larger than the one that is computed
 Item = TypeVar("Item", bound=Costed)
 Item_contra = TypeVar("Item_contra", bound=Costed, contravariant=True)
 Batch = TypeVar("Batch")
@@ -70,8 +71,9 @@ class Batcher(Generic[Item, Batch, Output]):
         self._tickets: set[Ticket[Output]] = set()  # the event loop's
         self._ahead: Future[_Formed[Item, Batch, Output]] | None = None
         self._waiting = 0
+        self._enough = max_batch_tokens  # tokens that are worth a batch ahead of time
         self._turning = self._stopped = False
-        self._lock = threading.Lock()  # over the queue and the four fields above
+        self._lock = threading.Lock()  # over the queue and the five fields above
 
     @property
     def depth(self) -> int:
@@ -117,8 +119,8 @@ class Batcher(Generic[Item, Batch, Output]):
                 self._waiting -= sum(self._queue.remove(row) for row in rows)
 
     def _form_ahead(self) -> None:
-        """While a batch is computed, have the next one ready, provided that waiting would make it no larger."""
-        if self._ahead is None and self._queue.tokens >= self._max_batch_tokens:
+        """While a batch is computed, have the next one ready, provided that waiting would make it no larger, or not by much."""
+        if self._ahead is None and self._queue.tokens >= self._enough:
             self._ahead = self._threads.submit(self._form)
 
     def _turn(self) -> None:
@@ -142,6 +144,8 @@ class Batcher(Generic[Item, Batch, Output]):
             formed = self._collate(formed.rows)
         with self._lock:
             self._waiting -= len(formed.rows)
+            tokens, budget = sum(row.tokens for row in formed.rows), self._max_batch_tokens
+            self._enough = min(tokens, budget) if tokens >= LARGE * budget else budget
             self._form_ahead()
         return formed
 

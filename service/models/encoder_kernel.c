@@ -1,20 +1,23 @@
 /* The whole encoder over a batch in one call: between its steps no thread waits for the interpreter.
 
-   States are bfloat16 between the steps, and lie in memory that the caller lends. */
+   States are bfloat16 between the steps. */
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #pragma GCC target("arch=x86-64-v4,avx512bf16")
 #define VARIANT(name) name##_bf16
 
 #include <omp.h>
+#include <stdlib.h>
 
 #include "norm.h"
 
 #define MODULES 6 /* of a layer, in the order: query, key, value, attention's output, up, down */
 #define AT_ONCE 16 /* tokens that one thread embeds at a time */
 #define WORTH_A_TEAM 256 /* tokens to embed below which waking other threads costs more than it saves */
-#define PART 96 /* tokens that one thread takes through all layers at a time: what they become fits its own cache */
-#define LEAST 48 /* tokens for each thread below which parts do not pay */
+/* Tokens that one thread takes through all layers at a time: at most as many as fit its own cache with what they become, and fewer
+   towards the end, so that no thread waits long for the last of them; below the least, parts do not pay. */
+#define MOST 192
+#define LEAST 48
 #define NEAR (32 << 20) /* bytes of weights that stay in the cache that threads share */
 #define LINE 4096 /* what each thread writes begins on a page of its own */
 
@@ -38,7 +41,6 @@ typedef struct {
 
 typedef struct {
     float *states; /* (rows, hidden): what is asked for */
-    char *memory;
     const int64_t *ids, *positions; /* (tokens) */
     const int64_t *starts; /* (rows + 1): every row's first token, and the end */
     int64_t rows, runs, stride;
@@ -46,16 +48,16 @@ typedef struct {
     const factors *table;  /* (runs, stride) */
 } batch;
 
-/* Lines of bfloat16 in the lent memory, and the bounds of runs in tokens. */
+/* Where lines of bfloat16 lie, and the bounds of runs in tokens. */
 typedef struct {
     uint16_t *x, *context, *other, *wide;
     int64_t *bounds;
 } places;
 
-static places laid_out(const encoder *e, const batch *b) {
+static places laid_out(const encoder *e, const batch *b, void *memory) {
     int64_t line = b->starts[b->rows] * e->hidden;
     places p;
-    p.bounds = (int64_t *)b->memory;
+    p.bounds = memory;
     p.x = (uint16_t *)(p.bounds + 2 * b->runs);
     p.context = p.x + line, p.other = p.context + line, p.wide = p.other + line;
     return p;
@@ -126,70 +128,60 @@ static void last(const encoder *e, const batch *b, const places *p) {
     }
 }
 
-/* The states of a batch, in the memory that comes with it. */
-static void run(const encoder *e, const batch *b) {
-    places p = laid_out(e, b);
-    for (int64_t n = 0; n < 2 * b->runs; n++) p.bounds[n] = b->starts[b->bounds[n]];
-    embed(e, b, p.x);
-    for (int64_t number = 0; number + 1 < e->blocks; number++) {
-        const block *l = &e->block[number];
-        linear(e, b, &l->joined, p.wide, p.x, b->starts[b->rows], p.bounds, number * MODULES, 3, 0, 0, 0);
-        attend(e, b, p.context, p.wide, 0);
-        after(e, b, number, p.context, p.other, p.wide, p.x, p.x, b->starts[b->rows], p.bounds);
-    }
-    last(e, b, &p);
-}
-
-/* Bytes that a batch of so many tokens, rows and runs needs, its own starts and bounds among them; whole lines. */
+/* Bytes that a part of so many tokens, rows and runs needs; whole lines. */
 static int64_t room(const encoder *e, int64_t tokens, int64_t rows, int64_t runs) {
     int64_t joined = 3 * e->hidden, wide = e->block->up.outputs, widest = joined > wide ? joined : wide;
     return (2 * tokens * (3 * e->hidden + widest) + 8 * (rows + 1 + 4 * runs) + LINE - 1) / LINE * LINE;
 }
 
-/* Rows `first` to `stop` of a batch as a batch of their own, whose starts and bounds are written to its memory. */
-static batch part(const encoder *e, const batch *b, int64_t first, int64_t stop, char *memory) {
-    int64_t start = b->starts[first], *starts = (int64_t *)memory, *bounds = starts + stop - first + 1, run = 0;
+/* Rows `first` to `stop` of a batch as a batch of their own, whose starts and bounds lie in `*memory`, which then is what is left. */
+static batch part(const encoder *e, const batch *b, int64_t first, int64_t stop, void **memory) {
+    int64_t start = b->starts[first], *starts = *memory, *bounds = starts + stop - first + 1, run = 0;
     for (int64_t row = first; row <= stop; row++) starts[row - first] = b->starts[row] - start;
     while (run < b->runs && b->bounds[2 * run + 1] <= first) run++;
-    batch found = {b->states + first * e->hidden, 0, b->ids + start, b->positions + start, starts, stop - first, 0, b->stride,
+    batch found = {b->states + first * e->hidden, b->ids + start, b->positions + start, starts, stop - first, 0, b->stride,
                    bounds, b->table + run * b->stride};
     for (; run < b->runs && b->bounds[2 * run] < stop; run++, found.runs++) {
         *bounds++ = b->bounds[2 * run] > first ? b->bounds[2 * run] - first : 0;
         *bounds++ = (b->bounds[2 * run + 1] < stop ? b->bounds[2 * run + 1] : stop) - first;
     }
-    found.memory = (char *)bounds;
+    *memory = bounds;
     return found;
 }
 
-/* How many parts a batch goes through in, each on one thread, which then waits for no other between steps: none where all threads
-   had better share each step, since it is small, or its rows too uneven, or weights would come from far memory for each part. */
-static int64_t parts(const encoder *e, const batch *b) {
-    int64_t threads = omp_get_max_threads(), tokens = b->starts[b->rows], each = PART * threads;
-    return threads == 1 || tokens < LEAST * threads || e->nbytes > NEAR ? 0 : (tokens + each - 1) / each * threads;
+/* The states of rows `first` to `stop`, in memory of `room`'s size. */
+static void run(const encoder *e, const batch *whole, int64_t first, int64_t stop, void *memory) {
+    batch b = part(e, whole, first, stop, &memory);
+    places p = laid_out(e, &b, memory);
+    int64_t tokens = b.starts[b.rows];
+    for (int64_t n = 0; n < 2 * b.runs; n++) p.bounds[n] = b.starts[b.bounds[n]];
+    embed(e, &b, p.x);
+    for (int64_t number = 0; number + 1 < e->blocks; number++) {
+        linear(e, &b, &e->block[number].joined, p.wide, p.x, tokens, p.bounds, number * MODULES, 3, 0, 0, 0);
+        attend(e, &b, p.context, p.wide, 0);
+        after(e, &b, number, p.context, p.other, p.wide, p.x, p.x, tokens, p.bounds);
+    }
+    last(e, &b, &p);
 }
 
-/* Shares rows out into `count` parts of about as many tokens, whose first rows go to `firsts`. Returns the tokens of the largest, or
-   0 where one thread would be busy a good deal longer than the others. */
-static int64_t shared_out(const batch *b, int64_t count, int64_t *firsts) {
-    int64_t threads = omp_get_max_threads(), tokens = b->starts[b->rows], busy[threads], row = 0, most = 0, last = 0;
-    memset(busy, 0, sizeof busy);
-    for (int64_t n = 0; n < count; n++) {
-        int64_t goal = tokens * (n + 1) / count, next = 0;
-        firsts[n] = row;
-        while (row < b->rows && (n + 1 == count || b->starts[row] + b->starts[row + 1] < 2 * goal)) row++;
-        int64_t here = b->starts[row] - b->starts[firsts[n]];
+/* Shares rows out into parts, each for one thread, which then waits for no other between steps; their first rows go to `firsts`.
+   Returns how many parts there are: none where all threads had better share each step, since the batch is small, or its rows too
+   uneven, or weights would come from far memory for each part. `most` becomes the tokens of the largest part. */
+static int64_t shared_out(const encoder *e, const batch *b, int64_t *firsts, int64_t *most) {
+    int64_t threads = omp_get_max_threads(), tokens = b->starts[b->rows], busy[threads], count = 0, last = 0;
+    if (threads == 1 || tokens < LEAST * threads || e->nbytes > NEAR) return 0;
+    memset(busy, 0, sizeof busy), *most = 0;
+    for (int64_t row = 0; row < b->rows; count++) {
+        int64_t start = b->starts[row], goal = (tokens - start) / (2 * threads), next = 0;
+        goal = goal > MOST ? MOST : goal < LEAST ? LEAST : goal;
+        firsts[count] = row++;
+        while (row < b->rows && b->starts[row] + b->starts[row + 1] <= 2 * (start + goal)) row++;
         for (int64_t t = 1; t < threads; t++) next = busy[t] < busy[next] ? t : next;
-        busy[next] += here;
-        most = here > most ? here : most, last = busy[next] > last ? busy[next] : last;
+        busy[next] += b->starts[row] - start;
+        *most = b->starts[row] - start > *most ? b->starts[row] - start : *most, last = busy[next] > last ? busy[next] : last;
     }
     firsts[count] = b->rows;
-    return 4 * last * threads <= 5 * tokens ? most : 0;
-}
-
-/* Bytes of memory that a batch needs. */
-int64_t encoder_room(const encoder *e, const batch *b) {
-    int64_t count = parts(e, b), firsts[count + 1], most = count ? shared_out(b, count, firsts) : 0;
-    return most ? omp_get_max_threads() * room(e, most, b->rows, b->runs) : room(e, b->starts[b->rows], b->rows, b->runs);
+    return 4 * last * threads <= 5 * tokens ? count : 0;
 }
 
 static int readable(const encoder *e, const batch *b) {
@@ -200,22 +192,28 @@ static int readable(const encoder *e, const batch *b) {
     return 1;
 }
 
+static int forward(const encoder *e, const batch *b, int64_t *firsts) {
+    int64_t most, count = shared_out(e, b, firsts, &most);
+    int64_t each = room(e, count ? most : b->starts[b->rows], b->rows, b->runs);
+    char *memory = aligned_alloc(LINE, count ? omp_get_max_threads() * each : each);
+    if (!memory) return 2;
+    if (!count) {
+        run(e, b, 0, b->rows, memory);
+    } else {
+#pragma omp parallel for schedule(dynamic, 1)
+        for (int64_t n = 0; n < count; n++) run(e, b, firsts[n], firsts[n + 1], memory + each * omp_get_thread_num());
+    }
+    free(memory);
+    return 0;
+}
+
 /* Each row's first-token state; the caller has seen to it that the sizes of all layers and rows are ones that the kernels take.
-   Returns 1 for a rank, a token or a position beyond what there is; nothing is written then. */
+   Returns 1 for a rank, a token or a position beyond what there is, and 2 where there is no memory; nothing is written then. */
 int encoder_forward(const encoder *e, const batch *b) {
     if (!readable(e, b)) return 1;
-    int64_t count = parts(e, b), firsts[count + 1], most = count ? shared_out(b, count, firsts) : 0;
-    if (!most) {
-        run(e, b);
-        return 0;
-    }
-    int64_t each = room(e, most, b->rows, b->runs);
-#pragma omp parallel for schedule(dynamic, 1)
-    for (int64_t n = 0; n < count; n++) {
-        if (firsts[n] == firsts[n + 1]) continue;
-        batch own = part(e, b, firsts[n], firsts[n + 1], b->memory + each * omp_get_thread_num());
-        run(e, &own);
-    }
-    return 0;
+    int64_t *firsts = malloc(8 * (b->rows + 1));
+    int failed = firsts ? forward(e, b, firsts) : 2;
+    free(firsts);
+    return failed;
 }
 #endif

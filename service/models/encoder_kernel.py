@@ -39,7 +39,7 @@ class _Encoder(ctypes.Structure):
 
 class _Batch(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("states", "memory", "ids", "positions", "starts")),
+        *((name, ctypes.c_void_p) for name in ("states", "ids", "positions", "starts")),
         *((name, ctypes.c_int64) for name in ("rows", "runs", "stride")),
         *((name, ctypes.c_void_p) for name in ("bounds", "table")),
     )
@@ -56,8 +56,6 @@ class Encoder:
             weights[f"embeddings.{which}_embeddings.weight"] for which in ("word", "position", "token_type")
         )
         self._hidden, nbytes = words.shape[1], sum(tensor.nbytes for each in kept for tensor in each.tensors)
-        self._room = kernels.function("encoder_room")
-        self._room.restype = ctypes.c_int64
         self._encoder = _Encoder(
             len(blocks), self._hidden, heads, kept[0].kernel == "int8_linear", len(words), len(positions), nbytes, epsilon,
             words.data_ptr(), positions.data_ptr(), kind.data_ptr(), _norm(weights, "embeddings"),
@@ -71,11 +69,9 @@ class Encoder:
         """
         states = torch.empty(packed.rows, self._hidden)
         batch = _Batch(
-            states.data_ptr(), None, packed.ids.data_ptr(), packed.positions.data_ptr(), packed.starts.ctypes.data,
+            states.data_ptr(), packed.ids.data_ptr(), packed.positions.data_ptr(), packed.starts.ctypes.data,
             packed.rows, len(runs.bounds), runs.table.shape[1], runs.bounds.ctypes.data, runs.table.ctypes.data,
         )  # fmt: skip
-        memory = torch.empty(self._room(ctypes.byref(self._encoder), ctypes.byref(batch)), dtype=torch.uint8)
-        batch.memory = memory.data_ptr()
         if not kernels.call("encoder_forward", self._encoder, batch):
             raise ValueError("a token, a position or a rank is beyond what the kernel reads")
         return states

@@ -13,6 +13,7 @@ from torch import Tensor
 
 Array = np.ndarray[Any, np.dtype[np.int64]]  # places and addresses, as the kernels read them
 LANES = 16  # numbers of a vector
+NO_MEMORY = 2  # as the kernels return it
 X86_64_V4 = ("avx512_f", "avx512_bw", "avx512_cd", "avx512_dq", "avx512_vl")  # what the level of that name asks for
 
 
@@ -57,9 +58,12 @@ def built(name: str) -> bool:
 def call(name: str, *jobs: ctypes.Structure) -> bool:
     """Call a kernel; whether it did its job, which it leaves alone when sizes are beyond it.
 
-    Raises :class:`RuntimeError` where the kernels were not built.
+    Raises :class:`RuntimeError` where the kernels were not built, and :class:`MemoryError` where there is no memory for it.
     """
-    return not function(name)(*map(ctypes.byref, jobs))
+    failed = function(name)(*map(ctypes.byref, jobs))
+    if failed == NO_MEMORY:
+        raise MemoryError
+    return not failed
 
 
 def padded(count: int, step: int = LANES) -> int:

@@ -69,6 +69,24 @@ def test_the_next_batch_is_collated_while_one_runs_once_there_is_plenty() -> Non
     asyncio.run(scenario())
 
 
+def test_the_next_batch_is_collated_as_soon_as_it_is_as_large_as_the_one_that_runs() -> None:
+    async def scenario() -> None:
+        task = Doubling()
+        async with running(task, ROOMY) as pipeline:
+            requests = [asyncio.create_task(pipeline.run(Numbers((50,))))]
+            await asyncio.to_thread(task.started.wait, 10)
+            requests.append(asyncio.create_task(pipeline.run(Numbers((49,)))))
+            await until(lambda: pipeline.depth == 1)
+            assert task.collated == [[50]]
+            requests.append(asyncio.create_task(pipeline.run(Numbers((2,)))))
+            await until(lambda: len(task.collated) == 2)
+            task.gate.set()
+            await asyncio.gather(*requests)
+        assert task.batches == [[50], [49, 2]]
+
+    asyncio.run(scenario())
+
+
 def test_a_client_that_leaves_after_its_batch_was_collated_is_not_computed() -> None:
     async def scenario() -> None:
         task = Doubling()
