@@ -1,6 +1,6 @@
 """``make soak``: a hundred thousand requests for adapters that come and go, every answer checked, and no leak.
 
-python -m tests.soak --requests 20000 --rounds 1000
+python -m tests.soak --requests 20000 --rounds 1000 --dtype bf16
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
 from transformers.utils import logging
 
 from loadtest.report import console, progress
+from service.models.linear import Dtype
 from tests.soak.soak import WARM, Soaked, soak
 from tests.support.bundles import save_tiny_base
 
@@ -27,12 +28,13 @@ from tests.support.bundles import save_tiny_base
 def main(
     requests: Annotated[int, typer.Option(min=WARM, help="answers at least")] = 100_000,
     rounds: Annotated[int, typer.Option(min=WARM, help="versions at least that are published, and as many deleted")] = 10_000,
+    dtype: Annotated[Dtype, typer.Option(help="what the server computes in")] = "fp32",
 ) -> None:
     """Run the traffic against a server of its own; exit code 1 when an answer was wrong or the server grew."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch, progress() as say:
         base = save_tiny_base(Path(scratch) / "base")
-        found = soak(base, Path(scratch), requests, rounds, say)
+        found = soak(base, Path(scratch), requests, rounds, say, dtype)
     console.print(_table(found, time.monotonic() - started))
     for fault in found.faults:
         console.print(f"fault: {fault}", style="red", markup=False, soft_wrap=True)

@@ -1,7 +1,8 @@
 """Adapters whose answers tell which version gave them.
 
-A version wears the LoRA and head of one of a few templates, whose answers PEFT computes, and a head bias that no other
-version has: its probabilities are then known exactly, and they and its labels are its own.
+A version wears the LoRA and head of one of a few templates, whose answers PEFT computes in float32, and in lower precisions
+the engine one by one, and a head bias that no other version has: its probabilities are then known exactly, and they and its
+labels are its own.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load, save
 
+from service.models.linear import Dtype
 from service.store.bundle import TEXT_CLASSIFICATION
 from service.store.layout import CONFIG
 from tests.support.bundles import ALL_LINEAR, QUERY_VALUE, text_bundle
-from tests.support.reference import text_scores
+from tests.support.reference import lone_scores, text_scores
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 TEXTS = (
@@ -47,28 +49,28 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """LoRA and a head of some rank and kind; ``logits`` (texts, labels) by PEFT, each row up to a number of its own."""
+    """LoRA and a head of some rank and kind; ``logits`` (texts, labels), each row up to a number of its own."""
 
     config: bytes
     tensors: Mapping[str, Array]
     logits: Array
 
     @classmethod
-    def make(cls, base: Path, folder: Path, seed: int) -> Template:
-        """A template for the base model in ``base``; ``folder`` is PEFT's to read it from."""
+    def make(cls, base: Path, folder: Path, seed: int, dtype: Dtype) -> Template:
+        """A template for the base model in ``base``, served in ``dtype``; ``folder`` is PEFT's to read it from."""
         labels = [str(number) for number in range(LABELS)]
         kind = ALL_LINEAR if seed % 2 else QUERY_VALUE
         bundle = text_bundle(base, labels, seed=seed, r=(1, 4, 8, 16)[seed // 2 % 4], target_modules=kind, scale=0.2)
-        found = text_scores(base, bundle, folder, TEXTS)
+        found = text_scores(base, bundle, folder, TEXTS) if dtype == "fp32" else lone_scores(base, bundle, dtype, TEXTS)
         logits = np.log([[scores[label] for label in labels] for scores in found])
         return cls(bytes(bundle.contents[CONFIG]), load(bytes(bundle.weights)), logits)
 
 
 class Maker:
-    """Makes versions for one base model; two serial numbers below ``DIGITS`` to the third give two answers to any text."""
+    """Makes versions for one base model in one precision; two serial numbers below ``DIGITS`` to the third give two answers to any text."""
 
-    def __init__(self, base: Path, scratch: Path) -> None:
-        self._templates = [Template.make(base, scratch / f"template-{seed}", seed) for seed in range(TEMPLATES)]
+    def __init__(self, base: Path, scratch: Path, dtype: Dtype = "fp32") -> None:
+        self._templates = [Template.make(base, scratch / f"template-{seed}", seed, dtype) for seed in range(TEMPLATES)]
 
     def version(self, name: str, serial: int) -> tuple[Version, dict[str, bytes]]:
         """What the version answers, and the parts of its upload; ``name`` and ``serial`` are in its labels."""

@@ -12,6 +12,7 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadtest.server import ServerProcess
+from service.models.linear import Dtype
 from tests.soak.recognisable import Maker
 from tests.soak.traffic import Count, Traffic
 
@@ -69,14 +70,14 @@ class Soaked:
         return found
 
 
-def soak(base: Path, scratch: Path, requests: int, rounds: int, say: Callable[[str], None]) -> Soaked:
-    """Serve the base model in ``base`` to at least so many requests during at least so many rounds, after fewer to warm up.
+def soak(base: Path, scratch: Path, requests: int, rounds: int, say: Callable[[str], None], dtype: Dtype = "fp32") -> Soaked:
+    """Serve the base model in ``base``, in this precision, to at least so many requests during at least so many rounds, after fewer to warm up.
 
     Everything is written below ``scratch``; ``say`` is told how it goes.
     """
-    say("making adapters, and their answers by PEFT")
-    maker = Maker(base, scratch)
-    settings = {"base_model": base, "max_lora_bytes": DEVICE_BYTES, "max_cpu_lora_bytes": HOST_BYTES}
+    say("making adapters, and their answers")
+    maker = Maker(base, scratch, dtype)
+    settings = {"base_model": base, "dtype": dtype, "max_lora_bytes": DEVICE_BYTES, "max_cpu_lora_bytes": HOST_BYTES}
     with ServerProcess(scratch / "adapters", scratch / "server.log", **settings) as server:
         traffic = Traffic(server.port, maker, [f"tenant-{number:02}" for number in range(ADAPTERS)], KEPT)
         traffic.fill()

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from service.models.linear import Dtype, fastest
 from tests.soak.ledger import TOLERANCE, Line, Question
 from tests.soak.recognisable import Maker
 from tests.soak.soak import Footprint, Soaked, soak
 from tests.soak.traffic import Count
 
-NAME = "mood"
+NAME, CPU = "mood", torch.device("cpu")
 
 
 @pytest.fixture
@@ -23,9 +25,12 @@ def line(maker: Maker) -> Line:
     return Line(NAME, versions, 3, [1, 2], 1, {1}, {1})
 
 
-def test_a_short_soak_finds_no_wrong_answer_and_leaves_no_descriptor_or_thread(tiny_base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", sorted({"fp32", fastest(CPU)}))
+def test_a_short_soak_finds_no_wrong_answer_and_leaves_no_descriptor_or_thread(
+    dtype: Dtype, tiny_base: Path, tmp_path: Path
+) -> None:
     """Memory is for the long form to judge: a server so young still grows into what it will keep."""
-    found = soak(tiny_base, tmp_path, 2_000, 100, lambda _: None)
+    found = soak(tiny_base, tmp_path, 2_000, 100, lambda _: None, dtype)
     assert found.count.faults == []
     assert found.count.answers >= 2_000 and found.count.rounds >= 100 and found.evictions > 100
     assert (found.after.descriptors, found.after.threads) == (found.before.descriptors, found.before.threads)

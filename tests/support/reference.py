@@ -11,8 +11,13 @@ from torch import Tensor
 from torch.nn.functional import linear, relu
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from service.models.calibration import text_encoder
 from service.models.image_encoder import ImageEncoder
+from service.models.linear import Dtype
 from service.models.sentence_encoder import SentenceEncoder
+from service.models.text_classifier import Row, TextClassifier
+from service.models.text_encoder import load_base
+from service.models.tokenizer import TextTokenizer
 from service.store.bundle import Bundle
 from service.store.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from service.tasks.images import decode
@@ -37,6 +42,16 @@ def text_scores(base: Path, bundle: Bundle, folder: Path, texts: Sequence[str]) 
             row = tokenizer(text, truncation=True, max_length=bundle.manifest.max_length or 64, return_tensors="pt")
             scores.append(dict(zip(labels, activation(model(**row).logits[0]).tolist(), strict=True)))
     return scores
+
+
+def lone_scores(base: Path, bundle: Bundle, dtype: Dtype, texts: Sequence[str]) -> list[dict[str, float]]:
+    """The same by the engine itself, each text in a batch of its own: in lower precisions no other library rounds alike."""
+    labels, activation, tokenizer = bundle.manifest.labels, ACTIVATIONS[bundle.manifest.problem_type], TextTokenizer(str(base))
+    encoder = text_encoder(load_base(str(base)), tokenizer, torch.device("cpu"), dtype)
+    classifier = TextClassifier(encoder, max_rank=64)
+    worn = classifier.load(classifier.parse(bundle.config, bundle.tensors, len(labels)))
+    batches = (classifier.collate([Row(ids, worn)]) for ids in tokenizer(texts))
+    return [dict(zip(labels, activation(classifier.forward(batch)[0]).tolist(), strict=True)) for batch in batches]
 
 
 def vqa_scores(images: ImageEncoder, sentences: SentenceEncoder, bundle: Bundle, image: bytes, question: str) -> dict[str, float]:
