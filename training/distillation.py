@@ -18,7 +18,8 @@ from service.models.sources import locate
 from training.checkpoint import OPTION
 from training.text_model import batches, device, logits_of, uses_bf16
 
-LEARNING_RATE = 5e-4
+LEARNING_RATE = 1e-4  # the cut adapter is near already, and higher ones lead it away first
+WARMUP = 0.06  # of the steps
 BATCH = 32
 
 
@@ -40,7 +41,7 @@ def distil(
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.0)
     steps = epochs * math.ceil(len(rows) / BATCH)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     shuffle, wanted, bf16 = random.Random(0), target.to(device()), uses_bf16("auto")  # noqa: S311  # an order of rows is no secret
     model.eval()  # the checkpoint's logits are without dropout, and so are those that are to be equal to them
     for _ in range(epochs):
@@ -53,6 +54,14 @@ def distil(
             optimizer.zero_grad()
             done(len(chunk))
     return {name: tensor.detach().cpu() for name, tensor in get_peft_model_state_dict(model).items()}
+
+
+def _rate(step: int, steps: int) -> float:
+    """The learning rate of a step, from 0, over the highest: warm-up, then a cosine down to none."""
+    warmup = max(1, int(WARMUP * steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
 def _loaded(base_model: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor], label_count: int) -> Any:
