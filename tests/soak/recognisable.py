@@ -67,7 +67,10 @@ class Template:
 
 
 class Maker:
-    """Makes versions for one base model in one precision; two serial numbers below ``DIGITS`` to the third give two answers to any text."""
+    """Makes versions for one base model in one precision.
+
+    Two serial numbers below ``DIGITS`` to the third give two answers to any text.
+    """
 
     def __init__(self, base: Path, scratch: Path, dtype: Dtype = "fp32") -> None:
         self._templates = [Template.make(base, scratch / f"template-{seed}", seed, dtype) for seed in range(TEMPLATES)]

@@ -71,9 +71,9 @@ class Soaked:
 
 
 def soak(base: Path, scratch: Path, requests: int, rounds: int, say: Callable[[str], None], dtype: Dtype = "fp32") -> Soaked:
-    """Serve the base model in ``base``, in this precision, to at least so many requests during at least so many rounds, after fewer to warm up.
+    """Serve the base model in ``base`` to at least so many requests during at least so many rounds, after fewer to warm up.
 
-    Everything is written below ``scratch``; ``say`` is told how it goes.
+    It computes in ``dtype``. Everything is written below ``scratch``; ``say`` is told how it goes.
     """
     say("making adapters, and their answers")
     maker = Maker(base, scratch, dtype)
