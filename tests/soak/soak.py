@@ -12,7 +12,7 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadtest.server import ServerProcess
-from service.models.linear import Dtype
+from service.models.linear import COMPUTED_IN, Dtype
 from tests.soak.recognisable import Maker
 from tests.soak.traffic import Count, Traffic
 
@@ -77,7 +77,8 @@ def soak(base: Path, scratch: Path, requests: int, rounds: int, say: Callable[[s
     """
     say("making adapters, and their answers")
     maker = Maker(base, scratch, dtype)
-    settings = {"base_model": base, "dtype": dtype, "max_lora_bytes": DEVICE_BYTES, "max_cpu_lora_bytes": HOST_BYTES}
+    device_bytes = DEVICE_BYTES * COMPUTED_IN[dtype].itemsize // COMPUTED_IN["fp32"].itemsize  # for as many versions
+    settings = {"base_model": base, "dtype": dtype, "max_lora_bytes": device_bytes, "max_cpu_lora_bytes": HOST_BYTES}
     with ServerProcess(scratch / "adapters", scratch / "server.log", **settings) as server:
         traffic = Traffic(server.port, maker, [f"tenant-{number:02}" for number in range(ADAPTERS)], KEPT)
         traffic.fill()

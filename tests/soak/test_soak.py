@@ -16,6 +16,7 @@ from tests.soak.soak import Footprint, Soaked, soak
 from tests.soak.traffic import Count
 
 NAME, CPU = "mood", torch.device("cpu")
+LATE = 2  # threads of pools that may start late
 
 
 @pytest.fixture
@@ -29,11 +30,15 @@ def line(maker: Maker) -> Line:
 def test_a_short_soak_finds_no_wrong_answer_and_leaves_no_descriptor_or_thread(
     dtype: Dtype, tiny_base: Path, tmp_path: Path
 ) -> None:
-    """Memory is for the long form to judge: a server so young still grows into what it will keep."""
+    """Memory is for the long form to judge: a server so young still grows into what it will keep.
+
+    Its pools may also still start one of their threads; a leak would be one for each of the rounds.
+    """
     found = soak(tiny_base, tmp_path, 2_000, 100, lambda _: None, dtype)
     assert found.count.faults == []
     assert found.count.answers >= 2_000 and found.count.rounds >= 100 and found.evictions > 100
-    assert (found.after.descriptors, found.after.threads) == (found.before.descriptors, found.before.threads)
+    assert found.after.descriptors == found.before.descriptors
+    assert found.after.threads - found.before.threads in range(LATE + 1)
 
 
 def test_every_two_versions_answer_every_text_apart_and_one_version_every_two_texts(maker: Maker) -> None:
