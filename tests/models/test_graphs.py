@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,9 +23,11 @@ from service.models.graphs import KEPT, Compute, Graphs
 from service.models.linear import Dtype
 from service.models.text_classifier import Batch, LoadedTextAdapter, Row, TextClassifier
 from service.models.text_encoder import TextEncoder, load_base
-from tests.support.bundles import text_bundle
+from service.store.bundle import read_bundle
+from tests.support.bundles import make_text_bundle
 
 CPU = torch.device("cpu")
+WIDE: dict[str, Any] = {"r": 16, "target_modules": ["key", "output.dense"]}
 FROM_ALONE: dict[Dtype, float] = {"fp32": 1e-5, "bf16": 0.1}  # as for the kernels: see test_text_classifier.py
 HOST = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")  # what waits for the device
 
@@ -48,13 +51,12 @@ class World:
 
 
 @pytest.fixture(scope="module", params=["fp32", "bf16"])
-def world(request: pytest.FixtureRequest, tiny_base: Path) -> Iterator[World]:
+def world(request: pytest.FixtureRequest, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     base, dtype = load_base(str(tiny_base)), request.param
+    specs: list[dict[str, Any]] = [{"r": 1}, {"r": 8, "target_modules": "all-linear"}, WIDE, WIDE]
     bundles = [
-        text_bundle(tiny_base, ["a", "b"], seed=1, r=1),
-        text_bundle(tiny_base, ["a", "b", "c"], seed=2, r=8, target_modules="all-linear"),
-        text_bundle(tiny_base, ["a", "b"], seed=3, r=16, target_modules=["key", "output.dense"]),
-        text_bundle(tiny_base, ["a", "b"], seed=4, r=16, target_modules=["key", "output.dense"]),
+        read_bundle(make_text_bundle(tiny_base, tmp_path_factory.mktemp("adapter"), ["a", "b"], seed=seed, scale=0.1, **spec))
+        for seed, spec in enumerate(specs)
     ]
     expected = TextClassifier(TextEncoder(base, CPU), max_rank=64)
     with pytest.MonkeyPatch.context() as patch:
@@ -118,9 +120,9 @@ def shape_of(batch: Batch) -> RunsShape:
     return batch.lora.shape
 
 
-def test_an_adapter_loaded_after_the_capture_answers_through_it(world: World, tiny_base: Path) -> None:
+def test_an_adapter_loaded_after_the_capture_answers_through_it(world: World, tiny_base: Path, tmp_path: Path) -> None:
     classifier = world.captured
-    bundle = text_bundle(tiny_base, ["a", "b"], seed=9, r=16, target_modules=["key", "output.dense"])
+    bundle = read_bundle(make_text_bundle(tiny_base, tmp_path, ["a", "b"], seed=9, scale=0.1, **WIDE))
     ids = [7, 8, 9, 10]
     for _ in range(2):
         classifier.forward(classifier.collate([Row(ids, world.captured_adapters[2])]))
