@@ -150,7 +150,7 @@ def _tasks(
     tokenizer = TextTokenizer(settings.base_model)
     encoder = text_encoder(load_base(settings.base_model), tokenizer, device, _dtype(settings.dtype, device))
     shared = {locate(settings.base_model, "QUICKCHANGE_BASE_MODEL"): encoder}
-    classifier = TextClassifier(encoder, settings.max_lora_rank)
+    classifier = TextClassifier(encoder, settings.max_lora_rank, residency.device.limit)
     text_task = TextClassification(
         classifier, tokenizer, registry, compute.call, residency,
         max_chars=settings.max_text_chars,

@@ -26,25 +26,26 @@ class Attention:
         fits = self.size <= attention_kernel.MAX_SIZE and max(map(len, rows)) <= attention_kernel.MAX_LENGTH
         return not (kernels.available and self.device.type == "cpu" and fits)
 
-    def __call__(self, joined: Tensor, packed: Packed, queries: Tensor | None = None) -> Tensor:
+    def __call__(self, joined: Tensor, packed: Packed, padding: Padding | None, queries: Tensor | None = None) -> Tensor:
         """Contexts (tokens, hidden) from ``joined`` (tokens, 3 · hidden): queries, keys and values.
 
         With ``queries`` (rows, hidden), of each row's first token alone, ``joined`` (tokens, 2 · hidden) has keys and values,
-        and the result is (rows, hidden). There is a line for each of the inputs'; those beyond the last token or row are zero.
+        and the result is (rows, hidden). There is a line for each of the inputs'; those beyond the last token or row are
+        finite where the inputs are. ``padding`` is the batch's own.
         """
+        if padding is not None:
+            return self._by_torch(joined, padding, queries)
         asking, count = (joined, packed.tokens) if queries is None else (queries, packed.rows)
         context = joined.new_empty(len(asking), self.heads * self.size)
         context[count:] = 0
-        if packed.padding is None:
-            attention_kernel.attention(context, joined, self.heads, packed.starts, queries)
-        else:
-            context[:count] = self._by_torch(joined, packed.rows, packed.padding, queries)
+        attention_kernel.attention(context, joined, self.heads, packed.starts, queries)
         return context
 
-    def _by_torch(self, joined: Tensor, rows: int, padding: Padding, queries: Tensor | None) -> Tensor:
-        parts = joined[padding.pad].chunk(3 if queries is None else 2, 1)
-        parts = parts if queries is None else (queries[:rows], *parts)
+    def _by_torch(self, joined: Tensor, padding: Padding, queries: Tensor | None) -> Tensor:
+        rows = len(padding.mask)
+        parts = joined.index_select(0, padding.pad).chunk(3 if queries is None else 2, 1)
+        parts = parts if queries is None else (queries, *parts)
         query, key, value = (part.reshape(rows, -1, self.heads, self.size).transpose(1, 2) for part in parts)
         context = scaled_dot_product_attention(query, key, value, attn_mask=padding.mask)
         context = context.transpose(1, 2).reshape(-1, self.heads * self.size)
-        return context if queries is not None or padding.mask is None else context[padding.unpad]
+        return context if queries is not None else context.index_select(0, padding.unpad)

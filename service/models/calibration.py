@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from service.models.bank_runs import Worn
 from service.models.linear import Dtype
 from service.models.lora import Runs
 from service.models.text_encoder import BaseWeights, TextEncoder
@@ -46,6 +47,6 @@ class _Observed(TextEncoder):
         super().__init__(base, device)
         self.largest: dict[str, Tensor] = {}
 
-    def _linear(self, x: Tensor, name: str, runs: Runs, activation: str | None = None) -> Tensor:
+    def _linear(self, x: Tensor, name: str, runs: Runs | Worn, activation: str | None = None) -> Tensor:
         self.largest[name] = x.abs().amax(0)
         return super()._linear(x, name, runs, activation)

@@ -3,7 +3,7 @@
 Every adapter's factors lie in one tensor of its own, so loading and unloading moves nothing else and a running forward
 needs no lock. They have the type of what they are multiplied by: bfloat16 halves what is read and computed. A batch names
 them by address: one call of the kernel (``lora_kernel.c``) adds the products of every run of rows. Without the kernel, and
-off the CPU, the same products run through torch, two for each run and module.
+off the CPU, factors lie in a bank instead (``bank.py``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from service.models import kernels, lora_kernel
+from service.models import lora_kernel
 from service.models.activations import activated
 from service.models.kernels import Array, padded
 from service.models.values import zeros
@@ -120,6 +120,10 @@ class Runs:
         """The same runs over the tokens of their rows; ``starts`` (rows + 1,) has every row's first token, and the end."""
         return Runs(starts[self.bounds], self.factors, self.table, self.worn)
 
+    def rows(self) -> Runs:
+        """The same runs, which are of rows until :meth:`over` makes them runs of tokens."""
+        return self
+
     def wear(self, site: Site) -> bool:
         """Whether any run changes a module of the site."""
         return any(self.worn[site.first : site.first + site.parts])
@@ -134,18 +138,6 @@ def add_products(y: Tensor, x: Tensor, site: Site, runs: Runs, activation: str |
     ``x`` is (rows, in), of the same type, as the runs' factors for the site are; ``activation`` is one of transformers'
     names. Returns the result.
     """
-    if not (kernels.available and y.device.type == "cpu"):
-        add_by_torch(y, x, site, runs)
-        return activated(y, activation)
     gelu = activation == "gelu"
     lora_kernel.add(y, x, site.first, site.parts, runs.bounds, runs.table, gelu=gelu)
     return y if gelu else activated(y, activation)
-
-
-def add_by_torch(y: Tensor, x: Tensor, site: Site, runs: Runs) -> None:
-    """What :func:`add_products` adds where there is no kernel for it."""
-    for (start, stop), factors in zip(runs.bounds.tolist(), runs.factors, strict=True):
-        for part in range(site.parts):
-            if site.first + part in factors.modules:
-                a, b = factors.modules[site.first + part]
-                y[start:stop, part * site.outputs : (part + 1) * site.outputs] += (x[start:stop] @ a.T) @ b

@@ -79,7 +79,8 @@ class PackedSentenceEncoder(Texts):
     def _mean(self, packed: Packed) -> Tensor:
         states = self._encoder.states(packed)
         lengths = torch.from_numpy(np.diff(packed.starts)).to(states.device)
-        row_of = torch.arange(packed.rows, device=states.device).repeat_interleave(lengths)
+        # Told how many there will be, a GPU need not be waited for.
+        row_of = torch.arange(packed.rows, device=states.device).repeat_interleave(lengths, output_size=packed.tokens)
         return states.new_zeros(packed.rows, self.size).index_add_(0, row_of, states) / lengths[:, None]
 
 

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from service.models.bank import Bank, BankedFactors
+from service.models.bank_runs import BankRuns
 from service.models.heads import Head, Heads
-from service.models.lora import LoadedFactors, Runs, loaded_bytes
+from service.models.lora import Factors, LoadedFactors, Runs, loaded_bytes
 from service.models.packed import Packed
 from service.models.text_adapter import TextAdapter, parse_text_adapter
 from service.models.text_encoder import TextEncoder
@@ -24,7 +26,7 @@ class LoadedTextAdapter:
     A reference to it is a lease: its memory is freed when the last one is gone, be it a request's or the server's.
     """
 
-    factors: LoadedFactors | None
+    factors: LoadedFactors | BankedFactors | None
     head: Head
 
 
@@ -37,6 +39,7 @@ class Row:
 
 
 Run = tuple[int, int, LoadedTextAdapter]
+BANK_BYTES = 512 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +52,19 @@ class Batch:
 
     packed: Packed
     order: Sequence[int]
-    lora: Runs
+    lora: Runs | BankRuns
     heads: Heads
 
 
 class TextClassifier:
-    """The encoder, and adapters loaded beside it; the rows of a batch share one forward."""
+    """The encoder, and adapters loaded beside it; the rows of a batch share one forward.
 
-    def __init__(self, encoder: TextEncoder, max_rank: int) -> None:
+    Where factors lie in a bank, it takes ``bank_bytes``.
+    """
+
+    def __init__(self, encoder: TextEncoder, max_rank: int, bank_bytes: int = BANK_BYTES) -> None:
         self.encoder, self.max_rank = encoder, max_rank
+        self._bank = Bank(encoder.targets, encoder.device, bank_bytes) if encoder.banked else None
 
     def parse(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor], label_count: int) -> TextAdapter:
         """Check an adapter against this base model; raises :class:`AdapterIncompatible` with all faults."""
@@ -69,12 +76,13 @@ class TextClassifier:
     def load(self, adapter: TextAdapter) -> LoadedTextAdapter:
         """Copy a checked adapter to the device; running forwards go on meanwhile."""
         device, dense, out = self.encoder.device, adapter.head.dense, adapter.head.out
-        factors = LoadedFactors.load(adapter.factors, self.encoder.targets, device) if adapter.factors else None
-        return LoadedTextAdapter(factors, Head(_to(device, dense) if dense else None, _to(device, out)))
+        return LoadedTextAdapter(self._load(adapter.factors), Head(_to(device, dense) if dense else None, _to(device, out)))
 
     def nbytes(self, adapter: TextAdapter) -> int:
         """Bytes that :meth:`load` takes on the device for a checked adapter."""
         head: int = sum(4 * tensor.numel() for tensor in (*(adapter.head.dense or ()), *adapter.head.out))
+        if self._bank is not None:
+            return head + self._bank.nbytes(adapter.factors)
         return head + loaded_bytes(adapter.factors, self.encoder.targets)
 
     def collate(self, rows: Sequence[Row]) -> Batch:
@@ -82,9 +90,9 @@ class TextClassifier:
         order = sorted(range(len(rows)), key=lambda i: _group(rows[i]))
         ordered = [rows[i] for i in order]
         runs = _runs(ordered)
-        lora = Runs.of([(start, stop, worn.factors) for start, stop, worn in runs if worn.factors is not None])
+        packed = self.encoder.pack([row.ids for row in ordered])
         heads = Heads.of([(start, stop, worn.head) for start, stop, worn in runs])
-        return Batch(self.encoder.pack([row.ids for row in ordered]), order, lora, heads)
+        return Batch(packed, order, self._lora(runs, packed), heads)
 
     @torch.inference_mode()
     def forward(self, batch: Batch) -> list[Tensor]:
@@ -96,6 +104,19 @@ class TextClassifier:
         worn = batch.heads.logits(self._pool(states, batch))
         results = [*worn, *states[len(worn) :]]
         return [result for _, result in sorted(zip(batch.order, results, strict=True), key=lambda pair: pair[0])]
+
+    def _load(self, factors: Mapping[str, Factors]) -> LoadedFactors | BankedFactors | None:
+        if not factors:
+            return None
+        if self._bank is not None:
+            return self._bank.load(factors)
+        return LoadedFactors.load(factors, self.encoder.targets, self.encoder.device)
+
+    def _lora(self, runs: Sequence[Run], packed: Packed) -> Runs | BankRuns:
+        if self._bank is None:
+            return Runs.of([(start, stop, worn.factors) for start, stop, worn in runs if isinstance(worn.factors, LoadedFactors)])
+        banked = [(start, stop, worn.factors) for start, stop, worn in runs if isinstance(worn.factors, BankedFactors)]
+        return BankRuns.of(self._bank, banked, packed, fixed=self.encoder.captures)
 
     def _pool(self, states: Tensor, batch: Batch) -> Tensor:
         pooled = self.encoder.pool(states, batch.lora) if self.encoder.pools else torch.empty_like(states)

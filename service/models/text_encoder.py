@@ -17,12 +17,15 @@ from transformers import AutoConfig, AutoModel
 from transformers.utils import logging as hub_logging
 
 from service.errors import StartupError
-from service.models import encoder_kernel
+from service.models import encoder_kernel, kernels
+from service.models.activations import activated
 from service.models.attention import Attention
+from service.models.bank_runs import BankRuns, Worn
+from service.models.graphs import Capture, Graphs, cuda_capture
 from service.models.kernel_linear import Bfloat16Linear, KernelLinear
 from service.models.linear import COMPUTED_IN, Dtype, Linear
 from service.models.lora import NO_RUNS, Runs, Site, Target
-from service.models.packed import Packed
+from service.models.packed import Packed, Padding, power_of_two, rounded_up
 from service.models.quantized import QuantizedLinear
 from service.models.sources import fingerprint, locate, unreadable
 
@@ -97,7 +100,8 @@ class TextEncoder:
 
     Linear layers, and what lies between them, are computed in ``dtype``; states come out in float32. With int8, ``largest``
     may have the largest absolute value of each input of each site (``calibration.py``). ``targets`` maps every linear
-    module, by its name in transformers' model, to its number.
+    module, by its name in transformers' model, to its number. ``banked`` says that adapters lie in a bank, as they do where
+    torch computes their products. ``capture``, on a GPU there without being given, makes of a forward what computes it again.
     """
 
     QUERY, KEY, VALUE = "attention.self.query", "attention.self.key", "attention.self.value"
@@ -111,7 +115,12 @@ class TextEncoder:
     LAST_SITES: ClassVar[Mapping[str, tuple[str, ...]]] = {"q": (QUERY,), "kv": (KEY, VALUE), **AFTER}
 
     def __init__(
-        self, base: BaseWeights, device: torch.device, dtype: Dtype = "fp32", largest: Mapping[str, Tensor] | None = None
+        self,
+        base: BaseWeights,
+        device: torch.device,
+        dtype: Dtype = "fp32",
+        largest: Mapping[str, Tensor] | None = None,
+        capture: Capture | None = None,
     ) -> None:
         config = base.config
         self.family, self.fingerprint, self.device, self.dtype = base.family, base.fingerprint, device, dtype
@@ -129,12 +138,20 @@ class TextEncoder:
         self._weights = self._others(base.tensors)
         self._join(base.tensors, largest or {})
         self._whole = encoder_kernel.encoder_of(self._linears, self._weights, self.layers, heads, self._activation, self._eps)
+        self.banked = not (kernels.available and device.type == "cpu")
+        capture = cuda_capture() if capture is None and device.type == "cuda" else capture
+        self._graphs = Graphs(self.first_states, capture) if capture is not None else None
+
+    @property
+    def captures(self) -> bool:
+        """Whether forwards over banked adapters are captured, and so are to have few shapes."""
+        return self._graphs is not None
 
     def _others(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Embeddings and norms, which stay in float32."""
+        """Embeddings and norms, which stay in float32; off the CPU torch has no norm that mixes types."""
         linears = {f"{module}.{kind}" for modules in self.SITES.values() for module in modules for kind in ("weight", "bias")}
         return {
-            name: tensor.to(self.device)
+            name: tensor.to(self.device, self._kind if name.startswith("encoder.") and self.device.type != "cpu" else None)
             for name, tensor in tensors.items()
             if name.split(".", 3)[-1] not in linears and not name.startswith("pooler.")
         }
@@ -166,29 +183,39 @@ class TextEncoder:
 
     def pack(self, rows: Sequence[Sequence[int]]) -> Packed:
         """Token-id rows as :meth:`forward` and :meth:`states` read them; may run on any thread."""
-        return Packed.of(rows, self.family.offset, self.device, padded=self._attention.needs_padding(rows))
+        rounded = power_of_two if self.captures else rounded_up
+        padded = self._attention.needs_padding(rows)
+        return Packed.of(rows, self.family.offset, self.device, padded=padded, rounded=rounded)
 
-    def forward(self, packed: Packed, runs: Runs) -> Tensor:
+    def forward(self, packed: Packed, runs: Runs | BankRuns) -> Tensor:
         """First-token states, (rows, hidden), in float32; rows in no run get the bare base model."""
-        if self._whole is not None and packed.padding is None:
+        if self._whole is not None and packed.shape.width is None and isinstance(runs, Runs):
             return self._whole(packed, runs)
-        over_tokens, last = runs.over(packed.starts), self.layers - 1
-        x = self._through(last, self._embed(packed), packed, over_tokens)
-        first = x[packed.first]
-        queries, others = self._linear(first, f"{last}.q", runs), self._linear(x, f"{last}.kv", over_tokens)
-        context = self._attention(others, packed, queries)
-        return self._after(context, first, last, runs)[: packed.rows].float()
+        if self._graphs is not None and isinstance(runs, BankRuns):
+            return self._graphs(packed, runs)[: packed.rows]
+        return self.first_states(packed, runs)[: packed.rows]
+
+    def first_states(self, packed: Packed, runs: Runs | BankRuns) -> Tensor:
+        """The same step by step, with a line for each of the inputs'.
+
+        Over a bank its steps depend on nothing but the shapes of both, and ask the host nothing.
+        """
+        by_token, by_row, last, padding = runs.over(packed.starts), runs.rows(), self.layers - 1, packed.padding()
+        x = self._through(last, self._embed(packed), packed, padding, by_token)
+        first = x.index_select(0, packed.first)
+        queries, others = self._linear(first, f"{last}.q", by_row), self._linear(x, f"{last}.kv", by_token)
+        return self._after(self._attention(others, packed, padding, queries), first, last, by_row).float()
 
     def states(self, packed: Packed) -> Tensor:
         """Every token's state, (tokens, hidden) in float32, row after row, from the bare base model."""
-        last = self.layers - 1
-        x = self._through(last, self._embed(packed), packed, NO_RUNS)
+        last, padding = self.layers - 1, packed.padding()
+        x = self._through(last, self._embed(packed), packed, padding, NO_RUNS)
         joined = torch.cat([self._linear(x, f"{last}.{site}", NO_RUNS) for site in ("q", "kv")], 1)
-        return self._after(self._attention(joined, packed), x, last, NO_RUNS)[: packed.tokens].float()
+        return self._after(self._attention(joined, packed, padding), x, last, NO_RUNS)[: packed.tokens].float()
 
-    def pool(self, states: Tensor, runs: Runs) -> Tensor:
+    def pool(self, states: Tensor, runs: Runs | BankRuns) -> Tensor:
         """The base model's own pooler without its tanh, (rows, hidden); only where :attr:`pools`."""
-        return self._linear(states, "pooler", runs)
+        return self._linear(states, "pooler", runs.rows())
 
     def _embed(self, packed: Packed) -> Tensor:
         w = self._weights
@@ -197,22 +224,24 @@ class TextEncoder:
         x += w["embeddings.token_type_embeddings.weight"][0]
         return self._norm(x, "embeddings.LayerNorm").to(self._kind)
 
-    def _through(self, layers: int, x: Tensor, packed: Packed, runs: Runs) -> Tensor:
+    def _through(self, layers: int, x: Tensor, packed: Packed, padding: Padding | None, runs: Runs | Worn) -> Tensor:
         """States of all tokens after so many layers."""
         for layer in range(layers):
-            context = self._attention(self._linear(x, f"{layer}.qkv", runs), packed)
+            context = self._attention(self._linear(x, f"{layer}.qkv", runs), packed, padding)
             x = self._after(context, x, layer, runs)
         return x
 
-    def _after(self, context: Tensor, x: Tensor, layer: int, runs: Runs) -> Tensor:
+    def _after(self, context: Tensor, x: Tensor, layer: int, runs: Runs | Worn) -> Tensor:
         """What a layer makes of its attention's contexts and of its own input, for as many lines."""
         attended = self._linear(context, f"{layer}.attention", runs).add_(x)
         x = self._norm(attended, f"encoder.layer.{layer}.attention.output.LayerNorm")
         wide = self._linear(x, f"{layer}.up", runs, self._activation)
         return self._norm(self._linear(wide, f"{layer}.down", runs).add_(x), f"encoder.layer.{layer}.output.LayerNorm")
 
-    def _linear(self, x: Tensor, name: str, runs: Runs, activation: str | None = None) -> Tensor:
+    def _linear(self, x: Tensor, name: str, runs: Runs | Worn, activation: str | None = None) -> Tensor:
         site, layer = self._sites[name], self._linears[name]
+        if isinstance(runs, Worn):
+            return activated(runs.add(layer(x), x, site), activation) if runs.wear(site) else layer(x, activation)
         if not runs.factors or not runs.wear(site):
             return layer(x, activation)
         return layer.adapted(x, site, runs, activation)

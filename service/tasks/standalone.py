@@ -28,7 +28,7 @@ MEMORY = 10**9  # bytes of loaded adapters
 def text_task(base_model: str, registry: Registry, dtype: Dtype = "fp32", max_rank: int = MAX_RANK) -> TextClassification:
     """Text classification on this thread, over the adapters of ``registry``, up to this LoRA rank."""
     tokenizer = TextTokenizer(base_model)
-    classifier = TextClassifier(text_encoder(load_base(base_model), tokenizer, CPU, dtype), max_rank)
+    classifier = TextClassifier(text_encoder(load_base(base_model), tokenizer, CPU, dtype), max_rank, MEMORY)
     return TextClassification(classifier, tokenizer, registry, _here, residency(registry), max_chars=MAX_CHARS)
 
 

@@ -20,14 +20,14 @@ class Tier(Generic[Value]):
     """Values by version within ``budget`` bytes; of those that nobody uses, the least recently used goes first.
 
     A value is counted from before it is made until its last reference is gone, so that the count never falls short of
-    what is in memory. Where everything is in use, the count may exceed the budget by ``excess`` of it. ``pinned``
+    what is in memory. Where everything is in use, the count may exceed the budget by ``excess`` of it, to ``limit``. ``pinned``
     versions stay. ``loads`` counts values that came, ``evictions`` those that went to make room.
     """
 
     def __init__(self, budget: int, excess: float = 0.0) -> None:
         self.budget, self.loads, self.evictions = budget, 0, 0
         self.pinned: frozenset[Ref] = frozenset()
-        self._limit = int(budget * (1 + excess))
+        self.limit = int(budget * (1 + excess))
         self._values: OrderedDict[Ref, Value] = OrderedDict()
         self._lock = threading.Lock()
         self._taken = 0
@@ -84,7 +84,7 @@ class Tier(Generic[Value]):
             self._settle()
             if self._taken + nbytes > self.budget:
                 self._evict(nbytes)
-            fits = self._taken + nbytes <= self._limit
+            fits = self._taken + nbytes <= self.limit
             if fits:
                 self._taken += nbytes
             return fits

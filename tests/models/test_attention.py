@@ -41,14 +41,14 @@ def test_rows_are_as_each_by_itself(
     attention = Attention(heads, size, CPU)
     rows = [[5] * length for length in lengths]
     packed = Packed.of(rows, 0, CPU, padded=not with_kernel)
-    joined = torch.randn(len(packed.ids), 3 * heads * size, generator=torch.Generator().manual_seed(seed)).to(kind)
+    joined = torch.randn(packed.shape.tokens, 3 * heads * size, generator=torch.Generator().manual_seed(seed)).to(kind)
     alone = [expected(joined[start:stop], heads) for start, stop in zip(packed.starts, packed.starts[1:], strict=False)]
-    found = attention(joined, packed)
-    assert len(found) == len(joined) and not found[packed.tokens :].any()
+    found = attention(joined, packed, packed.padding())
+    assert len(found) == len(joined) and bool(found.isfinite().all())
     torch.testing.assert_close(found[: packed.tokens].double(), torch.cat(alone), atol=BOUNDS[kind], rtol=BOUNDS[kind])
     queries, others = joined[packed.first, : heads * size].contiguous(), joined[:, heads * size :].contiguous()
-    first = attention(others, packed, queries)
-    assert len(first) == len(packed.first) and not first[packed.rows :].any()
+    first = attention(others, packed, packed.padding(), queries)
+    assert len(first) == len(packed.first) and bool(first.isfinite().all())
     torch.testing.assert_close(
         first[: packed.rows].double(), torch.stack([row[0] for row in alone]), atol=BOUNDS[kind], rtol=BOUNDS[kind]
     )
@@ -58,7 +58,7 @@ def test_long_rows_and_scores_far_apart() -> None:
     attention, rows = Attention(2, 32, CPU), [[5] * 512, [5] * 3]
     joined = 10 * torch.randn(520, 192, generator=torch.Generator().manual_seed(1))
     packed = Packed.of(rows, 0, CPU, padded=attention.needs_padding(rows))
-    found = attention(joined, packed)
+    found = attention(joined, packed, packed.padding())
     torch.testing.assert_close(found[:512].double(), expected(joined[:512], 2), atol=1e-3, rtol=1e-3)
     assert attention.needs_padding([[5] * 513]) and Attention(1, 129, CPU).needs_padding([[5]])
 

@@ -18,6 +18,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 
 from service.models import encoder_kernel
 from service.models.linear import Dtype, computes_in
+from service.models.lora import LoadedFactors
 from service.models.text_adapter import TextAdapter
 from service.models.text_classifier import LoadedTextAdapter, Row, TextClassifier
 from service.models.text_encoder import TextEncoder, load_base
@@ -164,18 +165,10 @@ def test_a_version_loaded_during_traffic_changes_no_other_rows(world: World, tmp
 
 def test_memory_is_freed_with_the_last_reference(world: World) -> None:
     loaded = world.classifier.load(world.parsed[1])
-    assert loaded.factors is not None
+    assert isinstance(loaded.factors, LoadedFactors)
     values = weakref.ref(loaded.factors.memory)
     batch = world.classifier.collate([Row([7, 8], loaded)])
     del loaded
     assert values() is not None and len(world.classifier.forward(batch)) == 1
     del batch
     assert values() is None
-
-
-def test_the_products_are_the_same_without_the_kernel(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [world.row(list(range(5, 5 + length)), which) for length, which in ((3, 0), (17, 1), (9, None), (40, 3), (8, 1))]
-    with_kernel = world.forward(rows)
-    monkeypatch.setattr("service.models.kernels.available", False)
-    for one, other in zip(with_kernel, world.forward(rows), strict=True):
-        torch.testing.assert_close(one, other, atol=TOLERANCE, rtol=0)
