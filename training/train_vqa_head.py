@@ -23,6 +23,7 @@ from service.models.image_encoder import ImageEncoder
 from service.models.sentence_encoder import SentenceEncoder
 from service.models.vqa_head import TASK_TYPE, VqaHead
 from service.store.bundle import VISUAL_QUESTION_ANSWERING, BaseRef, Bundle, Manifest
+from service.tasks.vqa import towers
 from training.bundles import library_versions, weights_bytes, write_bundle
 from training.cards import VQA_LIMITS, card
 from training.data import DataError
@@ -61,21 +62,20 @@ def train(
 ) -> Bundle:
     """Embed once, train, and return the finished bundle; WUPS is measured if there is ``alike`` to do it by."""
     started = time.monotonic()
-    towers = Towers.load(recipe.image_encoder, recipe.sentence_encoder)
+    loaded = Towers.load(recipe.image_encoder, recipe.sentence_encoder)
     with Progress(console=console) as progress:
-        read, features = embed(data, towers.images, towers.sentences, cache, progress, skip_bad=skip_bad)
-        done = run(read, features, towers, recipe, progress)
+        read, features = embed(data, loaded.images, loaded.sentences, cache, progress, skip_bad=skip_bad)
+        done = run(read, features, loaded, recipe, progress)
         tensors = fit(everything(done.features), done.named, recipe, progress, done.prior)[0] if recipe.refit else done.tensors
-    config = adapter_config(done.data, towers, recipe)
-    sizes = [(tower.size, tower.fingerprint) for tower in (towers.images, towers.sentences)]
-    VqaHead.parse(config, tensors, done.data.answers, *sizes)  # what a server would say of it
+    config = adapter_config(done.data, loaded, recipe)
+    VqaHead.parse(config, tensors, done.data.answers, *towers(loaded.images, loaded.sentences))  # what a server would say of it
     manifest = Manifest(
         name=name,
         task=VISUAL_QUESTION_ANSWERING,
         labels=done.data.answers,
         base={
-            "image_encoder": BaseRef(name=towers.images.name, fingerprint=towers.images.fingerprint),
-            "sentence_encoder": BaseRef(name=towers.sentences.name, fingerprint=towers.sentences.fingerprint),
+            "image_encoder": BaseRef(name=loaded.images.name, fingerprint=loaded.images.fingerprint),
+            "sentence_encoder": BaseRef(name=loaded.sentences.name, fingerprint=loaded.sentences.fingerprint),
         },
         metrics=done.metrics(alike),
         recipe={
@@ -95,17 +95,17 @@ def described(data: VqaData, source: str) -> Mapping[str, Any]:
     return {"name": source, "digest": data.digest, "dropped": data.dropped, **counts}
 
 
-def adapter_config(data: VqaData, towers: Towers, recipe: Recipe) -> dict[str, object]:
-    """``adapter_config.json`` of a head over these encoders."""
+def adapter_config(data: VqaData, loaded: Towers, recipe: Recipe) -> dict[str, object]:
+    """``adapter_config.json`` of a head over these encoders, which reads all that they tell."""
 
-    def tower(of: ImageEncoder | SentenceEncoder) -> dict[str, object]:
-        return {"name": of.name, "fingerprint": of.fingerprint, "size": of.size}
+    def tower(of: ImageEncoder | SentenceEncoder, size: int) -> dict[str, object]:
+        return {"name": of.name, "fingerprint": of.fingerprint, "size": size}
 
     return {
         "peft_type": None,
         "task_type": TASK_TYPE,
-        "image_encoder": tower(towers.images),
-        "sentence_encoder": tower(towers.sentences),
+        "image_encoder": tower(loaded.images, loaded.images.size),
+        "sentence_encoder": tower(loaded.sentences, loaded.sentences.detail),
         "hidden_size": recipe.hidden_size,
         "answers": list(data.answers),
     }

@@ -89,19 +89,19 @@ def embed_images(
 
 
 def embed_texts(encoder: SentenceEncoder, texts: Sequence[str], cache: Path, progress: Progress) -> tuple[Tensor, dict[str, int]]:
-    """A table of embeddings, (n, size), and the row of each text in it; equal lengths are embedded together."""
+    """A table of embeddings, (n, detail), and the row of each text in it; equal lengths are embedded together."""
     distinct = list(dict.fromkeys(texts))
     tokens = encoder.tokenize(distinct)
     keys = [hashlib.sha256(repr(row).encode()).hexdigest() for row in tokens]
-    store = EmbeddingStore(_folder(cache, encoder), encoder.size)
+    store = EmbeddingStore(_folder(cache, encoder, f"{encoder.detail} of "), encoder.detail)
     order = sorted((i for i in range(len(distinct)) if keys[i] not in store.rows), key=lambda i: len(tokens[i]))
     inputs = ((keys[i], tokens[i]) for i in progress.track(order, description="questions"))
-    _fill(store, inputs, encoder.embed, QUESTION_BATCH)
+    _fill(store, inputs, encoder.embed_in_detail, QUESTION_BATCH)
     return store.table(), {text: store.rows[key] for text, key in zip(distinct, keys, strict=True)}
 
 
-def _folder(cache: Path, encoder: ImageEncoder | SentenceEncoder, seen: str = "") -> Path:
-    """Where an encoder's embeddings are: its name, and the hash of its weights and of what it makes of an image."""
+def _folder(cache: Path, encoder: ImageEncoder | SentenceEncoder, seen: str) -> Path:
+    """Where an encoder's embeddings are: its name, and the hash of its weights and of what it makes of an image or tells."""
     digest = hashlib.sha256(f"{encoder.fingerprint}{seen}{encoder.size}".encode()).hexdigest()
     return cache / f"{Path(encoder.name).name.replace(':', '-')}-{digest[:16]}"
 

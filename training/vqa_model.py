@@ -35,7 +35,7 @@ class Recipe:
     image_encoder: str = "tf_efficientnet_lite0"
     sentence_encoder: str = "minilm"
     members: int = 4
-    member_size: int = 350
+    member_size: int = 305
     epochs: int = 20
     batch_size: int = 256
     learning_rate: float = 2e-3

@@ -55,6 +55,7 @@ class ClipTexts(Texts):
     def __init__(self, name: str, model: Any, tokenizer: Tokenizer, pad: int, device: torch.device) -> None:
         super().__init__(tokenizer, int(model.config.max_position_embeddings), "")
         self.name, self.size, self.fingerprint = name, int(model.config.projection_dim), _fingerprint(model)
+        self.detail = self.size
         self._model, self._pad, self._device = model.to(device), pad, device
 
     @torch.inference_mode()
@@ -64,6 +65,10 @@ class ClipTexts(Texts):
         ids = torch.tensor([[*row, *[self._pad] * (width - len(row))] for row in rows], device=self._device)
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self._device)
         return normalize(self._model(input_ids=ids, attention_mask=mask).text_embeds.float())
+
+    def embed_in_detail(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """The same; there is no more to tell."""
+        return self.embed(rows)
 
 
 def load_clip_images(name: str, setting: str, device: torch.device, dtype: torch.dtype) -> ClipImages:

@@ -33,12 +33,17 @@ POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first
 
 
 class SentenceEncoder(Protocol):
-    """A frozen model from texts to embeddings; ``size`` is an embedding's width, ``max_length`` the most tokens of a row."""
+    """A frozen model from texts to embeddings; ``size`` is an embedding's width, ``max_length`` the most tokens of a row.
+
+    ``detail`` is the width of what it can tell in detail: ``size``, or more.
+    """
 
     @property
     def name(self) -> str: ...
     @property
     def size(self) -> int: ...
+    @property
+    def detail(self) -> int: ...
     @property
     def max_length(self) -> int: ...
     @property
@@ -49,6 +54,9 @@ class SentenceEncoder(Protocol):
 
     def embed(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Embeddings, (n, size) in float32, of rows of token ids from :meth:`tokenize`."""
+
+    def embed_in_detail(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """The same, and behind them, up to (n, detail), what the encoder knows before it sums up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +75,33 @@ class PackedSentenceEncoder(Texts):
     def __init__(self, name: str, encoder: TextEncoder, tokenizer: Tokenizer, recipe: Recipe) -> None:
         super().__init__(tokenizer, recipe.max_length, recipe.prompt)
         self.name, self.size, self.fingerprint = name, encoder.hidden, encoder.fingerprint
+        self.detail = self.size * (2 if recipe.pooling == "mean" else 1)
         self._encoder, self._recipe = encoder, recipe
 
     @torch.inference_mode()
     def embed(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Embeddings, (n, size) in float32, of rows of token ids."""
+        return self.embed_in_detail(rows)[:, : self.size]
+
+    @torch.inference_mode()
+    def embed_in_detail(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """The same, and behind them, with mean pooling, the mean over each row's states after half of the layers."""
         packed = self._encoder.pack(rows)
-        pooled = self._encoder.forward(packed, NO_RUNS) if self._recipe.pooling == "first" else self._mean(packed)
+        if self._recipe.pooling == "first":
+            return self._normalised(self._encoder.forward(packed, NO_RUNS))
+        halfway, last = self._encoder.halfway_and_last(packed)
+        return torch.cat([self._normalised(_mean(last, packed)), _mean(halfway, packed)], 1)
+
+    def _normalised(self, pooled: Tensor) -> Tensor:
         return normalize(pooled) if self._recipe.normalised else pooled
 
-    def _mean(self, packed: Packed) -> Tensor:
-        states = self._encoder.states(packed)
-        lengths = torch.from_numpy(np.diff(packed.starts)).to(states.device)
-        # Told how many there will be, a GPU need not be waited for.
-        row_of = torch.arange(packed.rows, device=states.device).repeat_interleave(lengths, output_size=packed.tokens)
-        return states.new_zeros(packed.rows, self.size).index_add_(0, row_of, states) / lengths[:, None]
+
+def _mean(states: Tensor, packed: Packed) -> Tensor:
+    """The mean over each row's tokens."""
+    lengths = torch.from_numpy(np.diff(packed.starts)).to(states.device)
+    # Told how many there will be, a GPU need not be waited for.
+    row_of = torch.arange(packed.rows, device=states.device).repeat_interleave(lengths, output_size=packed.tokens)
+    return states.new_zeros(packed.rows, states.shape[1]).index_add_(0, row_of, states) / lengths[:, None]
 
 
 class LibrarySentenceEncoder(Texts):
@@ -101,6 +121,7 @@ class LibrarySentenceEncoder(Texts):
         super().__init__(model.tokenizer.backend_tokenizer, model.max_seq_length or 512, prompt)
         self.name, self._model, self._device = name, model.eval().requires_grad_(False), device
         self.size: int = model.get_embedding_dimension() or 0
+        self.detail = self.size
         self.fingerprint = fingerprint({key: value for key, value in model.state_dict().items() if value.is_floating_point()})
         self._pad: int = model.tokenizer.pad_token_id or 0
 
@@ -113,6 +134,10 @@ class LibrarySentenceEncoder(Texts):
         features: dict[str, Any] = self._model({"input_ids": ids, "attention_mask": mask})
         embeddings: Tensor = features["sentence_embedding"]
         return embeddings.float()
+
+    def embed_in_detail(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """The same; the library tells no more."""
+        return self.embed(rows)
 
 
 def load_sentence_encoder(name: str, device: torch.device, loaded: Mapping[str, TextEncoder] | None = None) -> SentenceEncoder:

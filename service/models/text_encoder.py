@@ -201,17 +201,23 @@ class TextEncoder:
         Over a bank its steps depend on nothing but the shapes of both, and ask the host nothing.
         """
         by_token, by_row, last, padding = runs.over(packed.starts), runs.rows(), self.layers - 1, packed.padding()
-        x = self._through(last, self._embed(packed), packed, padding, by_token)
+        x = self._through(range(last), self._embed(packed), packed, padding, by_token)
         first = x.index_select(0, packed.first)
         queries, others = self._linear(first, f"{last}.q", by_row), self._linear(x, f"{last}.kv", by_token)
         return self._after(self._attention(others, packed, padding, queries), first, last, by_row).float()
 
     def states(self, packed: Packed) -> Tensor:
         """Every token's state, (tokens, hidden) in float32, row after row, from the bare base model."""
-        last, padding = self.layers - 1, packed.padding()
-        x = self._through(last, self._embed(packed), packed, padding, NO_RUNS)
+        return self.halfway_and_last(packed)[1]
+
+    def halfway_and_last(self, packed: Packed) -> tuple[Tensor, Tensor]:
+        """Every token's state after half of the layers, and its last one; each (tokens, hidden) in float32."""
+        half, last, padding = self.layers // 2, self.layers - 1, packed.padding()
+        x = self._through(range(half), self._embed(packed), packed, padding, NO_RUNS)
+        halfway = x[: packed.tokens].float()
+        x = self._through(range(half, last), x, packed, padding, NO_RUNS)
         joined = torch.cat([self._linear(x, f"{last}.{site}", NO_RUNS) for site in ("q", "kv")], 1)
-        return self._after(self._attention(joined, packed, padding), x, last, NO_RUNS)[: packed.tokens].float()
+        return halfway, self._after(self._attention(joined, packed, padding), x, last, NO_RUNS)[: packed.tokens].float()
 
     def pool(self, states: Tensor, runs: Runs | BankRuns) -> Tensor:
         """The base model's own pooler without its tanh, (rows, hidden); only where :attr:`pools`."""
@@ -224,9 +230,9 @@ class TextEncoder:
         x += w["embeddings.token_type_embeddings.weight"][0]
         return self._norm(x, "embeddings.LayerNorm").to(self._kind)
 
-    def _through(self, layers: int, x: Tensor, packed: Packed, padding: Padding | None, runs: Runs | Worn) -> Tensor:
-        """States of all tokens after so many layers."""
-        for layer in range(layers):
+    def _through(self, layers: range, x: Tensor, packed: Packed, padding: Padding | None, runs: Runs | Worn) -> Tensor:
+        """States of all tokens after these layers."""
+        for layer in layers:
             context = self._attention(self._linear(x, f"{layer}.qkv", runs), packed, padding)
             x = self._after(context, x, layer, runs)
         return x

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,8 +25,17 @@ KNOWN = {"peft_type", "task_type", "hidden_size", "answers", "image_encoder", "s
 
 PRIOR = ("prior.weight", "prior.bias", "gate.weight", "gate.bias")
 
-Tower = tuple[int, str]
 Shape = tuple[int | None, ...]
+
+
+class Tower(NamedTuple):
+    """What a head must fit of a frozen encoder: any of these widths of its embeddings, and its fingerprint.
+
+    A head that reads fewer numbers than there are reads the first ones.
+    """
+
+    sizes: Sequence[int]
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +75,16 @@ class VqaHead:
     def parse(
         cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], labels: tuple[str, ...], image: Tower, sentence: Tower
     ) -> VqaHead:
-        """Check an adapter against the server's towers, each given as (size, fingerprint), and take its tensors.
+        """Check an adapter against the server's towers, and take its tensors.
 
         Raises :class:`AdapterIncompatible` listing everything that is wrong with it.
         """
         hidden = config.get("hidden_size")
         is_size = type(hidden) is int and 0 < hidden <= MAX_HIDDEN
-        shapes = _shapes(image[0] + sentence[0], hidden if is_size else None, len(labels))
+        seen, asked = _read_size(config, "image_encoder", image), _read_size(config, "sentence_encoder", sentence)
+        shapes = _shapes(seen + asked, hidden if is_size else None, len(labels))
         if any(name in tensors for name in PRIOR):
-            shapes |= _prior_shapes(image[0], sentence[0], len(labels))
+            shapes |= _prior_shapes(seen, asked, len(labels))
         faults = _config_faults(config, labels)
         faults += _tower_faults(config, "image_encoder", image) + _tower_faults(config, "sentence_encoder", sentence)
         if not is_size:
@@ -99,7 +109,8 @@ class VqaHead:
         return found | dict(zip(PRIOR, parts, strict=True))
 
     def logits(self, image: Tensor, question: Tensor) -> Tensor:
-        """Logits, (n, answers), of image embeddings, (n, d), and question embeddings, (n, e)."""
+        """Logits, (n, answers), of image embeddings, (n, d), and question embeddings, (n, e), of which it may read less."""
+        question = question[:, : self.hidden_weight.shape[1] - image.shape[1]]
         hidden = product(torch.cat([image, question], dim=-1), self.hidden_weight, self.hidden_bias, "relu")
         logits = product(hidden, self.output_weight, self.output_bias)
         if (prior := self.prior) is not None:
@@ -146,14 +157,20 @@ def _tower_faults(config: Mapping[str, Any], role: str, tower: Tower) -> list[st
     described = config.get(role)
     if not isinstance(described, dict):
         return [f"{role} is missing; expected its name, fingerprint and size"]
-    size, fingerprint = tower
     faults = []
-    if described.get("size") != size:
-        faults.append(f"{role}.size is {shown(described.get('size'))}; this server's has {size}")
-    if described.get("fingerprint") != fingerprint:
+    if described.get("size") not in tower.sizes:
+        faults.append(f"{role}.size is {shown(described.get('size'))}; this server's has {' or '.join(map(str, tower.sizes))}")
+    if described.get("fingerprint") != tower.fingerprint:
         theirs = f"{shown(described.get('name'))} ({shown(described.get('fingerprint'))})"
-        faults.append(f"{role} is {theirs}; this server's has the fingerprint {fingerprint!r}")
+        faults.append(f"{role} is {theirs}; this server's has the fingerprint {tower.fingerprint!r}")
     return faults
+
+
+def _read_size(config: Mapping[str, Any], role: str, tower: Tower) -> int:
+    """How much of a tower's embeddings the head says that it reads, or, where that cannot be, the least that it may."""
+    described = config.get(role)
+    size = described.get("size") if isinstance(described, dict) else None
+    return next((known for known in tower.sizes if known == size), tower.sizes[0])
 
 
 def _name_faults(tensors: Mapping[str, Tensor], shapes: Mapping[str, Shape]) -> list[str]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from service.errors import AdapterIncompatible, InvalidInput
 from service.models.image_encoder import ImageEncoder
 from service.models.sentence_encoder import SentenceEncoder
-from service.models.vqa_head import VqaHead
+from service.models.vqa_head import Tower, VqaHead
 from service.store.bundle import VISUAL_QUESTION_ANSWERING, Bundle
 from service.store.registry import Registry
 from service.store.selector import Ref
@@ -106,6 +106,12 @@ class VqaAnswer:
     ref: Ref
 
 
+def towers(images: ImageEncoder, sentences: SentenceEncoder) -> tuple[Tower, Tower]:
+    """What a head must fit of these encoders."""
+    sizes = sorted({sentences.size, sentences.detail})
+    return Tower((images.size,), images.fingerprint), Tower(sizes, sentences.fingerprint)
+
+
 class VisualQuestionAnswering:
     """The task behind ``/v1/vqa``; ``on_device`` runs a call on the device thread."""
 
@@ -158,7 +164,7 @@ class VisualQuestionAnswering:
         began = time.monotonic()
         pixels, questions = batch.pixels, batch.questions
         self.image_cache.encode(batch.images, lambda new: self._images.embed(pixels if len(new) == len(pixels) else pixels[new]))
-        self.question_cache.encode(questions, lambda new: self._sentences.embed([questions[place].content for place in new]))
+        self.question_cache.encode(questions, lambda new: self._sentences.embed_in_detail([questions[at].content for at in new]))
         rows, counts = list(chain(*batch.runs)), [len(run) for run in batch.runs]
         images = torch.stack([row.image.embedding for row in rows]).split_with_sizes(counts)
         asked = torch.stack([row.question.embedding for row in rows]).split_with_sizes(counts)
@@ -169,10 +175,10 @@ class VisualQuestionAnswering:
 
     def parse(self, bundle: Bundle) -> Resident:
         """Check a bundle against the towers; raises :class:`AdapterIncompatible` with all faults."""
-        image, sentence = (self._images.size, self._images.fingerprint), (self._sentences.size, self._sentences.fingerprint)
+        image, sentence = towers(self._images, self._sentences)
         head = fitting(
             bundle.manifest,
-            {"image_encoder": image[1], "sentence_encoder": sentence[1]},
+            {"image_encoder": image.fingerprint, "sentence_encoder": sentence.fingerprint},
             lambda: VqaHead.parse(bundle.config, bundle.tensors, bundle.manifest.labels, image, sentence),
         )
         return Resident(bundle.manifest.labels, head)
@@ -189,7 +195,7 @@ class VisualQuestionAnswering:
         """Answer a golden question with a version; raises :class:`AdapterIncompatible` when its logits are not finite."""
         image, question = (
             torch.zeros(1, self._images.size, device=self._device),
-            torch.zeros(1, self._sentences.size, device=self._device),
+            torch.zeros(1, self._sentences.detail, device=self._device),
         )
         logits = self._on_device(lambda: resident.head.logits(image, question))
         if not bool(torch.isfinite(logits).all()):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
+from transformers import AutoModel, AutoTokenizer
 
 from service.errors import StartupError
 from service.models.sentence_encoder import LibrarySentenceEncoder, PackedSentenceEncoder, SentenceEncoder, load_sentence_encoder
@@ -64,6 +65,20 @@ def test_the_names_of_the_packaged_model_mean_the_same(minilm: SentenceEncoder) 
     other = load_sentence_encoder("all-MiniLM-L6-v2", CPU)
     assert (minilm.name, minilm.size, minilm.fingerprint) == (other.name, other.size, other.fingerprint)
     assert (minilm.name, minilm.size) == ("all-MiniLM-L6-v2", 384)
+
+
+def test_in_detail_there_is_the_mean_of_the_states_halfway_behind_the_embedding(minilm: SentenceEncoder) -> None:
+    source = locate("minilm", "TEST")
+    model, tokenizer = AutoModel.from_pretrained(source), AutoTokenizer.from_pretrained(source)
+    rows = minilm.tokenize(TEXTS)
+    found = minilm.embed_in_detail(rows)
+    assert found.shape == (len(TEXTS), minilm.detail) == (len(TEXTS), 2 * minilm.size)
+    assert torch.equal(found[:, : minilm.size], minilm.embed(rows))
+    with torch.inference_mode():
+        for row, text in zip(found, TEXTS, strict=True):
+            given = tokenizer(text, truncation=True, max_length=minilm.max_length, return_tensors="pt")
+            halfway = model(**given, output_hidden_states=True).hidden_states[3]  # of six layers
+            torch.testing.assert_close(row[minilm.size :], halfway[0].mean(0), atol=1e-5, rtol=0)
 
 
 def test_a_row_does_not_depend_on_its_batch(minilm: SentenceEncoder) -> None:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from service.errors import AdapterIncompatible
-from service.models.vqa_head import VqaHead
+from service.models.vqa_head import Tower, VqaHead
 
-IMAGE, SENTENCE = (6, "sha256:image"), (4, "sha256:sentence")
+IMAGE, SENTENCE = Tower((6,), "sha256:image"), Tower((4, 8), "sha256:sentence")
 LABELS = ("chair", "red", "2")
 
 
@@ -19,8 +19,8 @@ def config(**changes: Any) -> dict[str, Any]:
     return {
         "peft_type": None,
         "task_type": "VQA",
-        "image_encoder": {"name": "eye", "fingerprint": IMAGE[1], "size": IMAGE[0]},
-        "sentence_encoder": {"name": "ear", "fingerprint": SENTENCE[1], "size": SENTENCE[0]},
+        "image_encoder": {"name": "eye", "fingerprint": IMAGE.fingerprint, "size": 6},
+        "sentence_encoder": {"name": "ear", "fingerprint": SENTENCE.fingerprint, "size": 4},
         "hidden_size": 5,
         "answers": list(LABELS),
         **changes,
@@ -53,9 +53,24 @@ def test_the_missions_shape_is_2432_to_512() -> None:
     given = {"hidden.weight": torch.zeros(512, 2432), "hidden.bias": torch.zeros(512), "output.weight": torch.zeros(3, 512)}
     towers = {"image_encoder": {"fingerprint": "a", "size": 2048}, "sentence_encoder": {"fingerprint": "b", "size": 384}}
     head = VqaHead.parse(
-        config(hidden_size=512, **towers), {**given, "output.bias": torch.zeros(3)}, LABELS, (2048, "a"), (384, "b")
+        config(hidden_size=512, **towers),
+        {**given, "output.bias": torch.zeros(3)},
+        LABELS,
+        Tower((2048,), "a"),
+        Tower((384,), "b"),
     )
     assert head.logits(torch.zeros(1, 2048), torch.zeros(1, 384)).shape == (1, 3)
+
+
+def test_a_head_reads_as_much_of_the_questions_embedding_as_it_says() -> None:
+    detailed = config(sentence_encoder={"name": "ear", "fingerprint": SENTENCE.fingerprint, "size": 8})
+    given = tensors(hidden__weight=torch.randn(5, 14))
+    wide, narrow = (VqaHead.parse(*one, LABELS, IMAGE, SENTENCE) for one in ((detailed, given), (config(), tensors())))
+    image, question = torch.randn(7, 6), torch.randn(7, 8)
+    assert torch.equal(narrow.logits(image, question), narrow.logits(image, question[:, :4]))
+    assert not torch.allclose(wide.logits(image, question), wide.logits(image, question * torch.tensor([1.0] * 4 + [0.0] * 4)))
+    other = config(sentence_encoder={"name": "ear", "fingerprint": SENTENCE.fingerprint, "size": 5})
+    assert faults(other, tensors()) == ("sentence_encoder.size is 5; this server's has 4 or 8",)
 
 
 def test_half_precision_is_stored_and_float32_is_served() -> None:

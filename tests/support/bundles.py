@@ -105,12 +105,19 @@ def peft_adapter(
 
 
 def vqa_bundle(
-    images: ImageEncoder, sentences: SentenceEncoder, answers: Sequence[str], *, seed: int = 0, hidden: int = 16
+    images: ImageEncoder,
+    sentences: SentenceEncoder,
+    answers: Sequence[str],
+    *,
+    seed: int = 0,
+    hidden: int = 16,
+    detailed: bool = False,
 ) -> Bundle:
-    """A visual question answering head with random weights, for these two towers."""
+    """A visual question answering head with random weights, for these two towers; ``detailed`` reads all that they tell."""
+    sizes = {"image_encoder": images.size, "sentence_encoder": sentences.detail if detailed else sentences.size}
     generator = torch.Generator().manual_seed(seed)
     shapes = {
-        "hidden.weight": (hidden, images.size + sentences.size),
+        "hidden.weight": (hidden, sum(sizes.values())),
         "hidden.bias": (hidden,),
         "output.weight": (len(answers), hidden),
         "output.bias": (len(answers),),
@@ -122,7 +129,7 @@ def vqa_bundle(
         "task_type": "VQA",
         "hidden_size": hidden,
         "answers": list(answers),
-        **{role: {"name": t.name, "fingerprint": t.fingerprint, "size": t.size} for role, t in towers.items()},
+        **{role: {"name": t.name, "fingerprint": t.fingerprint, "size": sizes[role]} for role, t in towers.items()},
     }
     manifest = Manifest(
         task=VISUAL_QUESTION_ANSWERING,

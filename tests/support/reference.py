@@ -56,8 +56,9 @@ def lone_scores(base: Path, bundle: Bundle, dtype: Dtype, texts: Sequence[str]) 
 
 def vqa_scores(images: ImageEncoder, sentences: SentenceEncoder, bundle: Bundle, image: bytes, question: str) -> dict[str, float]:
     """The probabilities of each answer, by the two towers and plain linear layers."""
-    tensors = bundle.tensors
-    embedded = images.embed(images.preprocess(decode(image, 10**9))[None]), sentences.embed(sentences.tokenize([question]))
+    tensors, read = bundle.tensors, bundle.config["sentence_encoder"]["size"]
+    asked = sentences.embed_in_detail(sentences.tokenize([question]))[:, :read]
+    embedded = images.embed(images.preprocess(decode(image, 10**9))[None]), asked
     hidden = relu(linear(torch.cat(embedded, 1), tensors["hidden.weight"], tensors["hidden.bias"]))
     logits = linear(hidden, tensors["output.weight"], tensors["output.bias"])[0]
     return dict(zip(bundle.manifest.labels, logits.softmax(-1).tolist(), strict=True))

@@ -30,7 +30,14 @@ if TYPE_CHECKING:
     from tests.conftest import Towers
 
 T = TypeVar("T")
-HEADS = {"a": (16, 12), "b": (16, 12), "c": (16, 3), "wide": (40, 12), "two": (5, 2)}  # hidden units and answers
+HEADS = {
+    "a": (16, 12),
+    "b": (16, 12),
+    "c": (16, 3),
+    "wide": (40, 12),
+    "two": (5, 2),
+    "detailed": (16, 12),
+}  # hidden units, answers
 IMAGES = [image_file(seed) for seed in range(3)]
 QUESTIONS = ["what is on the table", "how many chairs are there", "what colour is the wall behind the very long sofa"]
 ROWS = st.lists(
@@ -64,15 +71,18 @@ class CountingSentences:
 
     def __init__(self, real: SentenceEncoder) -> None:
         self.name, self.size, self.max_length, self.fingerprint = real.name, real.size, real.max_length, real.fingerprint
-        self._real = real
+        self.detail, self._real = real.detail, real
         self.embedded = 0
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         return self._real.tokenize(texts)
 
     def embed(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        return self.embed_in_detail(rows)[:, : self.size]
+
+    def embed_in_detail(self, rows: Sequence[Sequence[int]]) -> Tensor:
         self.embedded += len(rows)
-        return self._real.embed(rows)
+        return self._real.embed_in_detail(rows)
 
 
 class Bench:
@@ -104,7 +114,8 @@ def stored(towers: Towers, tmp_path_factory: pytest.TempPathFactory) -> tuple[Re
     folder = tmp_path_factory.mktemp("heads")
     registry, bundles = Registry.open(folder), {}
     for seed, (name, (hidden, count)) in enumerate(HEADS.items()):
-        bundles[name] = vqa_bundle(*towers, [f"{name} {i}" for i in range(count)], seed=seed, hidden=hidden)
+        answers, detailed = [f"{name} {i}" for i in range(count)], name == "detailed"
+        bundles[name] = vqa_bundle(*towers, answers, seed=seed, hidden=hidden, detailed=detailed)
         registry.set_alias(name, "live", Target.at(registry.publish(name, bundles[name])[0].version))
     return registry, bundles
 

@@ -105,7 +105,7 @@ def test_texts_keep_their_own_embedding_whatever_the_order(tmp_path: Path) -> No
     for _ in range(2):
         table, row = embed_texts(sentences, texts, tmp_path, QUIET)
         found = table[[row[text] for text in texts]]
-        assert torch.allclose(found, sentences.embed(sentences.tokenize(texts)), atol=1e-5)
+        assert torch.allclose(found, sentences.embed_in_detail(sentences.tokenize(texts)), atol=1e-5)
     assert len(table) == 3
 
 
