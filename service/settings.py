@@ -107,7 +107,7 @@ class Settings(BaseSettings):
     ] = None
     max_lora_rank: Annotated[int, Field(ge=1, le=1024, description="Highest LoRA rank that an adapter may have.")] = 64
     embedding_cache_size: Annotated[
-        int, Field(ge=0, description="Images, and as many questions, whose embeddings are kept (5 kB each).")
+        int, Field(ge=0, description="Images, and as many questions, whose embeddings are kept (5 and 3 kB each).")
     ] = 10_000
     jobs_dir: Annotated[
         Path, Field(description="Folder of the training jobs: their data while they last, and their records.")

@@ -34,8 +34,8 @@ class Recipe:
 
     image_encoder: str = "tf_efficientnet_lite0"
     sentence_encoder: str = "minilm"
-    members: int = 4
-    member_size: int = 305
+    members: int = 3
+    member_size: int = 405
     epochs: int = 20
     batch_size: int = 256
     learning_rate: float = 2e-3
