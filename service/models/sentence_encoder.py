@@ -90,7 +90,8 @@ class PackedSentenceEncoder(Texts):
         if self._recipe.pooling == "first":
             return self._normalised(self._encoder.forward(packed, NO_RUNS))
         halfway, last = self._encoder.halfway_and_last(packed)
-        return torch.cat([self._normalised(_mean(last, packed)), _mean(halfway, packed)], 1)
+        means = _mean(torch.cat([last, halfway], 1), packed)
+        return torch.cat([self._normalised(means[:, : self.size]), means[:, self.size :]], 1)
 
     def _normalised(self, pooled: Tensor) -> Tensor:
         return normalize(pooled) if self._recipe.normalised else pooled
