@@ -41,7 +41,8 @@ class Recipe:
 
     ``method`` is ``lora`` or ``full``; ``batch_size`` counts the rows of a step over all processes; ``patience`` is the
     epochs without a better ``select`` figure after which training stops, 0 for never. ``average`` is the share of the steps, the
-    last ones, over which the learning rate is held and weights are averaged (Izmailov et al., 2018); 0 for none.
+    last ones, over which the learning rate is held and weights are averaged (Izmailov et al., 2018); 0 for none. ``r_drop`` is
+    the weight in the loss of how much two draws of dropout differ in what they say of a row (Liang et al., 2021); 0 for one draw.
     """
 
     base_model: str = "minilm"
@@ -55,6 +56,7 @@ class Recipe:
     weight_decay: float = 0.01
     warmup: float = 0.06
     average: float = 0.0
+    r_drop: float = 0.0
     label_smoothing: float = 0.0
     class_weights: str = "none"
     max_length: int = 128

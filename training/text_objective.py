@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, kl_div, log_softmax, logsigmoid, mse_loss
 
 from training.calibration import LAST_LAYERS
 from training.data import TextData
@@ -22,7 +22,7 @@ class Objective:
     """
 
     def __init__(self, data: TextData, recipe: Recipe, device: torch.device) -> None:
-        self._problem_type, self._smoothing = data.problem_type, recipe.label_smoothing
+        self._problem_type, self._smoothing, self._r_drop = data.problem_type, recipe.label_smoothing, recipe.r_drop
         count = len(data.labels)
         targets = torch.from_numpy(as_array(data.problem_type, data.splits["train"].labels, count))
         self.shift, self.scale = torch.zeros(count), torch.ones(count)
@@ -55,6 +55,25 @@ class Objective:
         else:
             total = mse_loss(logits, targets, reduction="sum")
         return total / (len(whole) * logits.shape[1])
+
+    def loss_of_both(self, one: Tensor, other: Tensor, mine: Sequence[int], whole: Sequence[int]) -> Tensor:
+        """As :meth:`loss`, of logits of the same rows under two draws of dropout, and of how much they differ (R-Drop)."""
+        mean = (self.loss(one, mine, whole) + self.loss(other, mine, whole)) / 2
+        return mean + self._r_drop * self._difference(one, other) / len(whole)
+
+    def _difference(self, one: Tensor, other: Tensor) -> Tensor:
+        """The divergences of both directions, halved, summed over rows; of values half the mean squared difference."""
+        if self._problem_type == REGRESSION:
+            return mse_loss(one, other, reduction="sum") / (2 * one.shape[1])
+        if self._problem_type == MULTI:  # each label is a choice of two
+            yes_no = [torch.stack([logsigmoid(logits), logsigmoid(-logits)], -1) for logits in (one, other)]
+            return self._divergence(yes_no[0], yes_no[1]) / one.shape[1]
+        return self._divergence(log_softmax(one, -1), log_softmax(other, -1))
+
+    @staticmethod
+    def _divergence(one: Tensor, other: Tensor) -> Tensor:
+        there, back = (kl_div(x, y, log_target=True, reduction="sum") for x, y in ((one, other), (other, one)))
+        return (there + back) / 2
 
     def in_units(self, logits: Tensor) -> Tensor:
         """Logits, (rows, labels), as the data's values; of labels as they are."""

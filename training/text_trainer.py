@@ -70,9 +70,8 @@ class TextTrainer:
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         torch.manual_seed(random.Random(f"{self.recipe.seed}/{number}/{rank}").getrandbits(63))  # noqa: S311  # as above
         mine = whole[rank::processes] or whole[:1]
-        logits = logits_of(self._model, [self.rows[TRAIN][i] for i in mine], self.tokenizer.pad_token_id, self._bf16)
         share = processes if rank < len(whole) else 0  # gradients are averaged over the processes
-        loss = share * self.objective.loss(logits, mine, whole)
+        loss = share * self._loss(mine, whole)
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step()
@@ -83,6 +82,15 @@ class TextTrainer:
             with torch.no_grad():
                 torch._foreach_lerp_(self._average, self._parameters, 1 / self._averaged)
         return float(self.accelerator.reduce(loss.detach(), "mean"))
+
+    def _loss(self, mine: Sequence[int], whole: Sequence[int]) -> Tensor:
+        """The part of the rows ``mine`` in the loss of all rows ``whole``; with R-Drop each goes through the model twice."""
+        rows = [self.rows[TRAIN][i] for i in mine] * (2 if self.recipe.r_drop else 1)
+        logits = logits_of(self._model, rows, self.tokenizer.pad_token_id, self._bf16)
+        if not self.recipe.r_drop:
+            return self.objective.loss(logits, mine, whole)
+        one, other = logits.chunk(2)
+        return self.objective.loss_of_both(one, other, mine, whole)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

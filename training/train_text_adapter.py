@@ -130,6 +130,9 @@ def main(
     average: Annotated[
         float, typer.Option(min=0, max=1, help="share of the steps, the last, whose weights are averaged at a held rate")
     ] = DEFAULTS.average,
+    r_drop: Annotated[
+        float, typer.Option(min=0, help="weight of the difference between two draws of dropout; each step costs twice as much")
+    ] = DEFAULTS.r_drop,
     label_smoothing: Annotated[float, typer.Option(min=0, max=1)] = DEFAULTS.label_smoothing,
     class_weights: ClassWeights = DEFAULTS.class_weights,
     max_length: MaxLength = DEFAULTS.max_length,
@@ -155,7 +158,7 @@ def main(
             base_model=base_model, r=r, lora_alpha=lora_alpha, lora_dropout=lora_dropout, target_modules=target_modules,
             epochs=epochs or enough_epochs(rows, batch_size), batch_size=batch_size,
             learning_rate=LEARNING_RATES.get(method, 0.0) if learning_rate is None else learning_rate,
-            weight_decay=weight_decay, warmup=warmup, average=average, label_smoothing=label_smoothing,
+            weight_decay=weight_decay, warmup=warmup, average=average, r_drop=r_drop, label_smoothing=label_smoothing,
             class_weights=class_weights, max_length=max_length, precision=precision, select=select, seed=seed, method=method,
             patience=patience, calibrate=calibrate,
         )  # fmt: skip

@@ -28,6 +28,7 @@ class TrainingOptions(BaseModel):
     weight_decay: Annotated[float, Field(ge=0, le=1)] | None = None
     warmup: Annotated[float, Field(ge=0, le=1)] | None = None
     average: Annotated[float, Field(ge=0, le=1)] | None = None
+    r_drop: Annotated[float, Field(ge=0, le=1000)] | None = None
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] | None = None
     class_weights: Literal["none", "sqrt", "balanced"] | None = None
     max_length: Annotated[int, Field(ge=2, le=8192)] | None = None

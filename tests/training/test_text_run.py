@@ -98,9 +98,13 @@ def test_patience_ends_a_run_that_gets_no_better(tiny_base: Path) -> None:
     assert [point["epoch"] for point in fitted.curve] == [1, 2, 3]
 
 
-@pytest.mark.parametrize(("method", "average"), [("lora", 0.0), ("full", 0.0), ("lora", 0.6), ("full", 0.2)])
-def test_a_stopped_run_ends_with_the_same_bytes(tiny_base: Path, tmp_path: Path, method: str, average: float) -> None:
-    chosen = recipe(tiny_base, method=method, epochs=2, lora_dropout=0.1, average=average)
+@pytest.mark.parametrize(
+    ("method", "average", "r_drop"), [("lora", 0.0, 0.0), ("full", 0.0, 1.0), ("lora", 0.6, 1.0), ("full", 0.2, 0.0)]
+)
+def test_a_stopped_run_ends_with_the_same_bytes(
+    tiny_base: Path, tmp_path: Path, method: str, average: float, r_drop: float
+) -> None:
+    chosen = recipe(tiny_base, method=method, epochs=2, lora_dropout=0.1, average=average, r_drop=r_drop)
     whole = fit_text(problem(), chosen, QUIET)
     for step, number in ((4, signal.SIGTERM), (22, signal.SIGINT)):  # in the middle of either epoch
         options = RunOptions(tmp_path, on_progress=stopped_at(step, number), quiet=True)
