@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +22,13 @@ DEVICE_BYTES, HOST_BYTES = 800_000, 400_000
 WARM = 3  # one part in so many of the traffic comes first, again: then Python and the libraries have what they keep
 GROWTH = 0.02  # of the resident memory, up or down
 SETTLING = 10.0  # seconds for a server to close what its clients have left
+# Obstore's runtime begins a thread whenever its others are busy writing files, and ends it after ten idle seconds.
+COMES_AND_GOES = "tokio-rt-worker"
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a process takes: resident memory in bytes, descriptors, threads."""
+    """What a process takes: resident memory in bytes, descriptors, threads but for those of the object store's library."""
 
     resident: int
     descriptors: int
@@ -36,7 +39,7 @@ class Footprint:
         """The process as it is once two looks in a row find the same descriptors and threads."""
         process, end = psutil.Process(pid), time.monotonic() + SETTLING
         before = (-1, -1)
-        while (now := (process.num_fds(), process.num_threads())) != before and time.monotonic() < end:
+        while (now := (process.num_fds(), len(_threads(pid)))) != before and time.monotonic() < end:
             before = now
             time.sleep(0.5)
         return cls(process.memory_info().rss, *now)
@@ -89,6 +92,15 @@ def soak(base: Path, scratch: Path, requests: int, rounds: int, say: Callable[[s
     for fault in warm.faults:
         count.fault(f"while warming up: {fault}")
     return Soaked(count, before, after, end["loads"] - start["loads"], end["evictions"] - start["evictions"])
+
+
+def _threads(pid: int) -> list[str]:
+    """The names of a process's threads that are there to stay."""
+    names = []
+    for file in Path(f"/proc/{pid}/task").glob("*/comm"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # one that has just ended
+            names.append(file.read_text("ascii", "replace").strip())
+    return [name for name in names if name != COMES_AND_GOES]
 
 
 def _device(server: ServerProcess) -> dict[str, int]:
