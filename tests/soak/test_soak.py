@@ -26,7 +26,7 @@ def line(maker: Maker) -> Line:
 
 
 def test_a_short_soak_finds_no_wrong_answer_and_leaves_no_descriptor_or_thread(tiny_base: Path, tmp_path: Path) -> None:
-    """In float32 `tests/chaos` does as much. Memory is for the long form to judge: a young server grows into what it will keep."""
+    """In float32 `tests/chaos` does as much. Memory is for the long form to judge: a young one grows into what it keeps."""
     found = soak(tiny_base, tmp_path, 1_000, 50, lambda _: None, fastest(CPU))
     assert found.count.faults == []
     assert found.count.answers >= 1_000 and found.count.rounds >= 50 and found.evictions > 50
