@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize, relu
 
-from service.models.vqa_head import PRIOR, REDUCE
+from service.models.vqa_head import PRIOR
 from training.text_model import uses_bf16
 from training.vqa_features import Features
 
@@ -26,7 +26,6 @@ HALF_OPEN = 0.3  # what a gate lets through before it has learnt
 CHUNK = 8192  # rows that are read from a table at a time
 EVERYTHING = ("image", "question")
 AfterEpoch = Callable[["Heads", float], None]
-LowRank = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +34,8 @@ class Recipe:
 
     image_encoder: str = "tf_efficientnet_lite0"
     sentence_encoder: str = "minilm"
-    members: int = 4
-    member_size: int = 360
+    members: int = 3
+    member_size: int = 405
     epochs: int = 20
     batch_size: int = 256
     learning_rate: float = 2e-3
@@ -47,7 +46,6 @@ class Recipe:
     answer_similarity: float = 0.3
     similarity_temperature: float = 0.1
     prior: bool = True
-    prior_rank: int = 96
     refit: bool = True
     seed: int = 0
 
@@ -64,9 +62,8 @@ class Recipe:
 class Inputs:
     """Standardised embeddings joined for rows of examples: per feature over the training split, the image scaled.
 
-    ``sees`` may be the image or the question alone, for what guessing from either reaches. ``prior``, (image, rank) and
-    (rank, answers), makes of the image's part what ``answers`` (answers, image) say of its embedding, standardised for each
-    answer, as nearly as its rank allows.
+    ``sees`` may be the image or the question alone, for what guessing from either reaches. ``prior`` (image, answers) makes
+    of the image's part what ``answers`` (answers, image) say of its embedding, standardised for each answer.
     """
 
     def __init__(
@@ -79,12 +76,11 @@ class Inputs:
         self.mean = torch.cat([mean for mean, _ in moments])
         self.gain = torch.cat([scales[part] * _gain(deviation) for part, (_, deviation) in zip(sees, moments, strict=True)])
         self._shift = -self.mean * self.gain
-        self.size = len(self.mean)
-        self.prior: LowRank | None = None
+        self.size, self.prior = len(self.mean), None
         if answers is not None:
             gain = self.gain[: features.images.shape[1]]
             spread = _moments(lambda places: features.images[places].float() @ answers.T, train[:, 0])[1]
-            self.prior = _low_rank(torch.where(gain > 0, answers / gain, 0.0).T * _gain(spread), recipe.prior_rank)
+            self.prior = torch.where(gain > 0, answers / gain, 0.0).T * _gain(spread)
 
     def __call__(self, rows: Tensor) -> Tensor:
         """(..., size) of (..., 3) rows."""
@@ -101,13 +97,6 @@ def _moments(at: Callable[[Tensor], Tensor], rows: Tensor) -> tuple[Tensor, Tens
     return mean.float(), (squares / (len(rows) - 1)).sqrt().float()
 
 
-def _low_rank(matrix: Tensor, rank: int) -> LowRank:
-    """Two factors of the nearest matrix of that rank, of equal size, so that both keep their digits in float16."""
-    left, scale, right = torch.linalg.svd(matrix, full_matrices=False)
-    root = scale[:rank].sqrt()
-    return left[:, :rank] * root, root[:, None] * right[:rank]
-
-
 def _gain(deviation: Tensor) -> Tensor:
     """What makes each feature's deviation 1; 0 for a constant one, which encoders do have and which would overflow float16."""
     return torch.where(deviation > LEAST_DEVIATION, 1 / deviation, 0.0)
@@ -116,10 +105,10 @@ def _gain(deviation: Tensor) -> Tensor:
 class Heads(nn.Module):
     """Heads in training, each of them dropout, hidden layer, ReLU, dropout, output layer; one product runs all of them.
 
-    With a ``prior``, (image, rank) and (rank, answers), each has a gate, too: how much of it is added, by the question.
+    With a ``prior`` (image, answers) each has a gate, too: how much of it is added, by the question.
     """
 
-    def __init__(self, inputs: int, answers: int, recipe: Recipe, prior: LowRank | None = None) -> None:
+    def __init__(self, inputs: int, answers: int, recipe: Recipe, prior: Tensor | None = None) -> None:
         super().__init__()
         members, size = recipe.members, recipe.member_size
         self.hidden_weight, self.hidden_bias = _layer(members, inputs, size)
@@ -127,7 +116,7 @@ class Heads(nn.Module):
         self._input_dropout, self._hidden_dropout = recipe.input_dropout, recipe.hidden_dropout
         self.prior = prior
         if prior is not None:
-            self.gate_weight = nn.Parameter(torch.zeros(members, inputs - len(prior[0]), 1))
+            self.gate_weight = nn.Parameter(torch.zeros(members, inputs - len(prior), 1))
             self.gate_bias = nn.Parameter(torch.full((members, 1, 1), HALF_OPEN))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -137,9 +126,9 @@ class Heads(nn.Module):
         logits = torch.baddbmm(self.output_bias, self._dropped(hidden, self._hidden_dropout), self.output_weight)
         if self.prior is None:
             return logits
-        reduce, weight = (factor.to(x.dtype) for factor in self.prior)
-        gate = torch.baddbmm(self.gate_bias, dropped[..., len(reduce) :], self.gate_weight)
-        return logits + x[..., : len(reduce)] @ reduce @ weight * gate
+        image = len(self.prior)
+        gate = torch.baddbmm(self.gate_bias, dropped[..., image:], self.gate_weight)
+        return logits + x[..., :image] @ self.prior.to(x.dtype) * gate
 
     def _dropped(self, x: Tensor, share: float) -> Tensor:
         """Dropout of a share, rounded to 1/256.
@@ -177,13 +166,12 @@ def export(heads: Heads, inputs: Inputs) -> dict[str, Tensor]:
     return layers if heads.prior is None else layers | _exported_prior(heads.prior, heads, inputs)
 
 
-def _exported_prior(prior: LowRank, heads: Heads, inputs: Inputs) -> dict[str, Tensor]:
+def _exported_prior(prior: Tensor, heads: Heads, inputs: Inputs) -> dict[str, Tensor]:
     """The prior and the mean of the gates, which all heads' logits have in common."""
-    image, gain, mean = len(prior[0]), inputs.gain, inputs.mean
-    reduce, weight = prior[0].T * gain[:image], prior[1].T
-    gate = heads.gate_weight.mean(0).T * gain[image:]
+    image, gain, mean = len(prior), inputs.gain, inputs.mean
+    weight, gate = prior.T * gain[:image], heads.gate_weight.mean(0).T * gain[image:]
     bias = heads.gate_bias.mean(0)[0] - gate @ mean[image:]
-    return {**dict(zip(PRIOR, (weight, -(weight @ (reduce @ mean[:image])), gate, bias), strict=True)), REDUCE: reduce}
+    return dict(zip(PRIOR, (weight, -(weight @ mean[:image]), gate, bias), strict=True))
 
 
 def similar_answers(embeddings: Tensor, recipe: Recipe) -> Tensor:

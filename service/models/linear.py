@@ -42,14 +42,14 @@ def fastest(device: torch.device) -> Dtype:
     return next(dtype for dtype in reversed(FAITHFUL) if computes_in(dtype, device))
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str | None = None) -> Tensor:
+def product(x: Tensor, weight: Tensor, bias: Tensor, activation: str | None = None) -> Tensor:
     """``activation(x weightᵀ + bias)`` with weights that lie as they came; ``activation`` is one of transformers' names."""
     if not has_kernels(x.dtype, x.device):
         return activated(linear(x, weight, bias), activation)
     return _fused(x, weight, bias, activation)
 
 
-def _fused(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None) -> Tensor:
+def _fused(x: Tensor, weight: Tensor, bias: Tensor, activation: str | None) -> Tensor:
     if activation is not None and activation not in FUSED:
         return activated(_fused(x, weight, bias, None), activation)
     operation, algorithm = FUSED[activation] if activation else ("none", "")

@@ -24,7 +24,6 @@ MAX_HIDDEN = 8192
 KNOWN = {"peft_type", "task_type", "hidden_size", "answers", "image_encoder", "sentence_encoder"}
 
 PRIOR = ("prior.weight", "prior.bias", "gate.weight", "gate.bias")
-REDUCE = "prior.reduce"
 
 Shape = tuple[int | None, ...]
 
@@ -43,20 +42,13 @@ class Tower(NamedTuple):
 class Prior:
     """What the image alone says of every answer: ``weight`` (answers, image), ``bias`` (answers,).
 
-    It counts as much as the question makes it, by ``gate_weight`` (1, question) and ``gate_bias`` (1,). With ``reduce``
-    (rank, image) the image goes through that first, and ``weight`` is (answers, rank).
+    It counts as much as the question makes it, by ``gate_weight`` (1, question) and ``gate_bias`` (1,).
     """
 
     weight: Tensor
     bias: Tensor
     gate_weight: Tensor
     gate_bias: Tensor
-    reduce: Tensor | None = None
-
-    def __call__(self, image: Tensor, question: Tensor) -> Tensor:
-        """What it adds to the logits, (n, answers)."""
-        seen = image if self.reduce is None else product(image, self.reduce)
-        return product(seen, self.weight, self.bias) * linear(question, self.gate_weight, self.gate_bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +68,7 @@ class VqaHead:
     def of(cls, tensors: Mapping[str, Tensor]) -> VqaHead:
         """The head of these tensors, by their names in its file."""
         hidden, hidden_bias, output, output_bias = (tensors[name] for name in _shapes(0, 0, 0))
-        prior = None
-        if PRIOR[0] in tensors:
-            weight, bias, gate, gate_bias = (tensors[name] for name in PRIOR)
-            prior = Prior(weight, bias, gate, gate_bias, tensors.get(REDUCE))
+        prior = Prior(*(tensors[name] for name in PRIOR)) if PRIOR[0] in tensors else None
         return cls(hidden, hidden_bias, output, output_bias, prior)
 
     @classmethod
@@ -94,8 +83,8 @@ class VqaHead:
         is_size = type(hidden) is int and 0 < hidden <= MAX_HIDDEN
         seen, asked = _read_size(config, "image_encoder", image), _read_size(config, "sentence_encoder", sentence)
         shapes = _shapes(seen + asked, hidden if is_size else None, len(labels))
-        if any(name in tensors for name in (*PRIOR, REDUCE)):
-            shapes |= _prior_shapes(seen, asked, len(labels), tensors.get(REDUCE))
+        if any(name in tensors for name in PRIOR):
+            shapes |= _prior_shapes(seen, asked, len(labels))
         faults = _config_faults(config, labels)
         faults += _tower_faults(config, "image_encoder", image) + _tower_faults(config, "sentence_encoder", sentence)
         if not is_size:
@@ -117,16 +106,15 @@ class VqaHead:
         if prior is None:
             return found
         parts = (prior.weight, prior.bias, prior.gate_weight, prior.gate_bias)
-        found |= dict(zip(PRIOR, parts, strict=True))
-        return found if prior.reduce is None else found | {REDUCE: prior.reduce}
+        return found | dict(zip(PRIOR, parts, strict=True))
 
     def logits(self, image: Tensor, question: Tensor) -> Tensor:
         """Logits, (n, answers), of image embeddings, (n, d), and question embeddings, (n, e), of which it may read less."""
         question = question[:, : self.hidden_weight.shape[1] - image.shape[1]]
         hidden = product(torch.cat([image, question], dim=-1), self.hidden_weight, self.hidden_bias, "relu")
         logits = product(hidden, self.output_weight, self.output_bias)
-        if self.prior is not None:
-            logits += self.prior(image, question)
+        if (prior := self.prior) is not None:
+            logits += product(image, prior.weight, prior.bias) * linear(question, prior.gate_weight, prior.gate_bias)
         return logits
 
 
@@ -140,11 +128,9 @@ def _shapes(inputs: int, hidden: int | None, answers: int) -> dict[str, Shape]:
     }
 
 
-def _prior_shapes(image: int, question: int, answers: int, reduce: Tensor | None) -> dict[str, Shape]:
+def _prior_shapes(image: int, question: int, answers: int) -> dict[str, Shape]:
     """The tensors of a prior and their shapes, in the order of the fields of :class:`Prior`."""
-    rank = image if reduce is None else (*reduce.shape, None)[0]
-    shapes = dict(zip(PRIOR, ((answers, rank), (answers,), (1, question), (1,)), strict=True))
-    return shapes if reduce is None else {**shapes, REDUCE: (rank, image)}
+    return dict(zip(PRIOR, ((answers, image), (answers,), (1, question), (1,)), strict=True))
 
 
 def _config_faults(config: Mapping[str, Any], labels: Sequence[str]) -> list[str]:

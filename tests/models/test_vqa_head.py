@@ -162,24 +162,6 @@ def test_a_prior_from_the_image_is_added_as_much_as_the_question_says() -> None:
     assert list(head.tensors) == list(given) and list(plain.tensors) == list(tensors())
 
 
-def test_a_prior_may_reduce_the_image_first() -> None:
-    given = prior(**{"prior.reduce": torch.randn(2, 6), "prior.weight": torch.randn(3, 2)})
-    whole = {name: tensor for name, tensor in given.items() if name != "prior.reduce"}
-    whole["prior.weight"] = given["prior.weight"] @ given["prior.reduce"]
-    heads = [VqaHead.parse(config(), some, LABELS, IMAGE, SENTENCE).to(torch.device("cpu")) for some in (given, whole)]
-    image, question = torch.randn(7, 6), torch.randn(7, 4)
-    assert torch.allclose(heads[0].logits(image, question), heads[1].logits(image, question), atol=1e-4)
-    assert list(heads[0].tensors) == list(given)
-    wrong = prior(**{"prior.reduce": torch.zeros(2, 5)})
-    assert faults(config(), wrong) == (
-        "tensor 'prior.weight' has the shape (3, 6); expected (3, 2)",
-        "tensor 'prior.reduce' has the shape (2, 5); expected (2, 6)",
-    )
-    assert faults(config(), prior(**{"prior.reduce": torch.tensor(0.0)}))[-1:] == (
-        "tensor 'prior.reduce' has the shape (); expected (*, 6)",
-    )
-
-
 def test_half_a_prior_is_a_fault() -> None:
     given = prior(**{"prior.bias": torch.zeros(2)})
     del given["gate.bias"]

@@ -75,7 +75,7 @@ def test_a_prior_is_standardised_gated_by_the_question_and_exported_exactly() ->
     inputs = Inputs(given, TINY, answers=answers)
     rows = given.rows["train"]
     assert inputs.prior is not None
-    said = inputs(rows)[:, :10] @ inputs.prior[0] @ inputs.prior[1]
+    said = inputs(rows)[:, :10] @ inputs.prior
     assert torch.allclose(said.mean(0), torch.zeros(3), atol=1e-5)
     assert torch.allclose(said.std(0), torch.ones(3), atol=1e-4)
     torch.manual_seed(0)
@@ -84,14 +84,6 @@ def test_a_prior_is_standardised_gated_by_the_question_and_exported_exactly() ->
     served = VqaHead.of({name: tensor.clone() for name, tensor in export(heads, inputs).items()})
     logits = served.logits(given.images[rows[:, 0]], given.questions[rows[:, 1]])
     assert torch.allclose(logits, predict(heads, inputs, rows).mean(0), atol=1e-4)
-
-
-def test_a_prior_of_low_rank_is_the_nearest_there_is() -> None:
-    answers = torch.randn(3, 10, generator=torch.Generator().manual_seed(1))
-    whole, low = (Inputs(features(), replace(TINY, prior_rank=rank), answers=answers).prior for rank in (96, 2))
-    assert whole is not None and low is not None and (low[0].shape, low[1].shape) == ((10, 2), (2, 3))
-    rest = torch.linalg.matrix_norm(whole[0] @ whole[1] - low[0] @ low[1])
-    assert rest == pytest.approx(float(torch.linalg.svdvals(whole[0] @ whole[1])[2]), rel=1e-3)
 
 
 def test_the_prior_speaks_for_answers_that_are_called_as_the_classes_are(towers: tuple[ImageEncoder, SentenceEncoder]) -> None:
