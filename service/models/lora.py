@@ -59,12 +59,11 @@ class Factors:
 class LoadedFactors:
     """An adapter's factors on the device, in the types that their modules compute in, scaled.
 
-    ``modules`` has each module's ``a`` (rank, in) and ``b`` (rank, out), views of the bytes in ``memory``; ``table``
-    (modules, 3) has their addresses and rank for the kernel, zeros for modules that the adapter leaves alone.
+    ``memory`` holds each module's ``a`` (rank, in) and ``b`` (rank, out); ``table`` (modules, 3) has their addresses and rank
+    for the kernel, zeros for modules that the adapter leaves alone.
     """
 
     memory: Tensor
-    modules: Mapping[int, tuple[Tensor, Tensor]]
     table: Array
 
     @classmethod
@@ -72,19 +71,18 @@ class LoadedFactors:
         """Copy factors, keyed by module name, to the device."""
         memory = zeros(loaded_bytes(factors, targets), device, torch.uint8)
         table: Array = np.zeros((len(targets), 3), np.int64)
-        modules, start = {}, 0
+        start = 0
         for name, pair in factors.items():
             target, r = targets[name], pair.a.shape[0]
-            rank, views = padded(r, RANKS), []
+            rank, places = padded(r, RANKS), []
             for factor, width in ((pair.a, target.inputs), (pair.b.float() * pair.scaling, target.outputs)):
                 nbytes = rank * padded(width, COLUMNS) * target.kind.itemsize
                 whole = memory[start : start + nbytes].view(target.kind).view(rank, -1)
                 whole[:r, :width].copy_(factor)
-                views.append(whole)
+                places.append(whole.data_ptr())
                 start += nbytes
-            table[target.module] = views[0].data_ptr(), views[1].data_ptr(), rank
-            modules[target.module] = views[0][:, : target.inputs], views[1][:, : target.outputs]
-        return cls(memory, modules, table)
+            table[target.module] = *places, rank
+        return cls(memory, table)
 
 
 def loaded_bytes(factors: Mapping[str, Factors], targets: Mapping[str, Target]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -38,11 +39,24 @@ def test_more_than_it_has_room_for() -> None:
             lora_kernel.add(torch.zeros(1, 8), torch.zeros(1, 8), 0, parts, np.array([[0, 1]], np.int64), table)
 
 
-def loaded(inputs: int, outputs: int, ranks: Sequence[int], kind: torch.dtype, seed: int = 0) -> list[LoadedFactors]:
-    generator = torch.Generator().manual_seed(seed)
+class Adapter(NamedTuple):
+    """Factors as they are loaded, and as they should be, scaled and in float32."""
+
+    loaded: LoadedFactors
+    a: torch.Tensor
+    b: torch.Tensor
+
+
+def adapters(inputs: int, outputs: int, ranks: Sequence[int], kind: torch.dtype) -> list[Adapter]:
+    generator = torch.Generator().manual_seed(0)
     target = Target(0, inputs, outputs, kind)
     sides = [[torch.randn(r, width, generator=generator) / 8 for width in (inputs, outputs)] for r in ranks]
-    return [LoadedFactors.load({"layer": Factors(a, b, 1.4)}, {"layer": target}, CPU) for a, b in sides]
+    return [
+        Adapter(
+            LoadedFactors.load({"layer": Factors(a, b, 1.4)}, {"layer": target}, CPU),
+            a.to(kind).float(), (1.4 * b).to(kind).float(),
+        ) for a, b in sides
+    ]  # fmt: skip
 
 
 @pytest.fixture(params=["this processor", "any processor"])
@@ -64,12 +78,12 @@ def test_any_sizes_and_runs(
     kind, bound = kind_bound
     generator = torch.Generator().manual_seed(1)
     x, y = (torch.randn(150, width, generator=generator).to(kind) for width in (inputs, outputs))
-    ends, factors = sorted(cuts), loaded(inputs, outputs, ranks, kind)
-    runs = Runs.of([(ends[2 * i], ends[2 * i + 1], one) for i, one in enumerate(factors) if ends[2 * i] < ends[2 * i + 1]])
+    ends, made = sorted(cuts), adapters(inputs, outputs, ranks, kind)
+    worn = [(ends[2 * i], ends[2 * i + 1], one) for i, one in enumerate(made) if ends[2 * i] < ends[2 * i + 1]]
+    runs = Runs.of([(start, stop, one.loaded) for start, stop, one in worn])
     expected = y.float().clone()
-    for (start, stop), one in zip(runs.bounds.tolist(), runs.factors, strict=True):
-        a, b = one.modules[0]
-        expected[start:stop] += x[start:stop].float() @ a.float().T @ b.float()
+    for start, stop, one in worn:
+        expected[start:stop] += x[start:stop].float() @ one.a.T @ one.b
     found = add_products(y.clone(), x, Site(0, 1, inputs, outputs), runs)
     torch.testing.assert_close(found.float(), expected, atol=bound, rtol=bound)
     outside = torch.ones(150, dtype=torch.bool)
@@ -83,8 +97,7 @@ def test_any_sizes_and_runs(
 def test_the_activation_goes_over_rows_in_runs_and_between_them(kind: torch.dtype, bound: float) -> None:
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(150, 48, generator=generator).to(kind), 4 * torch.randn(150, 80, generator=generator).to(kind)
-    (factors,) = loaded(48, 80, [4], kind)
-    a, b = (factor.float() for factor in factors.modules[0])
+    ((factors, a, b),) = adapters(48, 80, [4], kind)
     none: Array = np.zeros((1, 1, 3), np.int64)
     bounds, table = np.array([[3, 9], [9, 70], [101, 102]], np.int64), np.stack([factors.table, none[0], factors.table])
     wide = y.float().clone()
