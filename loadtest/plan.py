@@ -23,8 +23,8 @@ class Plan:
     """Sizes of the measurements; the bars are for the defaults.
 
     ``live`` counts the adapters that rows choose from; ``rounds`` are the fewest interleaved pairs a repeat; ``block`` is the
-    seconds of one closed-loop measurement; ``steady``, ``flood`` and ``after`` are those of the overload's three phases; ``loads`` are
-    the offered loads of the sweep over the capacity, each for ``step`` seconds; ``starts`` of a server are timed;
+    seconds of one closed-loop measurement; ``steady``, ``flood`` and ``after`` are those of the overload's three phases;
+    ``loads`` are the offered loads of the sweep over the capacity, each for ``step`` seconds; ``starts`` of a server are timed;
     ``images`` are asked about in a repeat; ``squares`` are the sizes of the products that tell the machine's best rate;
     ``rows`` are trained on.
     """
