@@ -40,7 +40,9 @@ typedef struct {
 } encoder;
 
 typedef struct {
-    float *states; /* (rows, hidden): what is asked for */
+    /* What is asked for: either the states of first tokens (rows, hidden), or those of all tokens (tokens, hidden) and, beside
+       them, what they are after half of the blocks. */
+    float *first, *all, *halfway;
     const int64_t *ids, *positions; /* (tokens) */
     const int64_t *starts; /* (rows + 1): every row's first token, and the end */
     int64_t rows, runs, stride;
@@ -112,8 +114,16 @@ static void after(const encoder *e, const batch *b, int64_t number, const uint16
     linear(e, b, &l->down, x, wide, rows, bounds, module + 2, 1, 0, other, &l->after);
 }
 
-static void last(const encoder *e, const batch *b, const places *p) {
-    int64_t number = e->blocks - 1, module = number * MODULES, tokens = b->starts[b->rows], count = b->rows * e->hidden;
+static void in_float(float *to, const uint16_t *from, int64_t count) {
+    for (int64_t k = 0; k < count; k += LANES) {
+        int64_t some = count - k < LANES ? count - k : LANES;
+        write(to, k, read(from, k, some, 1), some, 0);
+    }
+}
+
+/* The last block, of whose states first tokens' alone are asked for. */
+static void last_of_first(const encoder *e, const batch *b, const places *p) {
+    int64_t number = e->blocks - 1, module = number * MODULES, tokens = b->starts[b->rows];
     const block *l = &e->block[number];
     uint16_t *first = p->context, *queries = p->other, *context = p->x, *result = p->x;
     for (int64_t row = 0; row < b->rows; row++)
@@ -122,10 +132,21 @@ static void last(const encoder *e, const batch *b, const places *p) {
     linear(e, b, &l->query, queries, first, b->rows, b->bounds, module, 1, 0, 0, 0);
     attend(e, b, context, p->wide, queries);
     after(e, b, number, context, p->other, p->wide, result, first, b->rows, b->bounds);
-    for (int64_t k = 0; k < count; k += LANES) {
-        int64_t some = count - k < LANES ? count - k : LANES;
-        write(b->states, k, read(result, k, some, 1), some, 0);
+    in_float(b->first, result, b->rows * e->hidden);
+}
+
+/* The last block for all tokens: queries are laid before keys and values, from the last token on, which overwrites none unread. */
+static void last_of_all(const encoder *e, const batch *b, const places *p) {
+    int64_t number = e->blocks - 1, module = number * MODULES, tokens = b->starts[b->rows], hidden = e->hidden;
+    linear(e, b, &e->block[number].joined, p->wide, p->x, tokens, p->bounds, module + 1, 2, 0, 0, 0);
+    linear(e, b, &e->block[number].query, p->other, p->x, tokens, p->bounds, module, 1, 0, 0, 0);
+    for (int64_t token = tokens - 1; token >= 0; token--) {
+        memmove(p->wide + (3 * token + 1) * hidden, p->wide + 2 * token * hidden, 4 * hidden);
+        memcpy(p->wide + 3 * token * hidden, p->other + token * hidden, 2 * hidden);
     }
+    attend(e, b, p->context, p->wide, 0);
+    after(e, b, number, p->context, p->other, p->wide, p->x, p->x, tokens, p->bounds);
+    in_float(b->all, p->x, tokens * hidden);
 }
 
 /* Bytes that a part of so many tokens, rows and runs needs; whole lines. */
@@ -139,8 +160,9 @@ static batch part(const encoder *e, const batch *b, int64_t first, int64_t stop,
     int64_t start = b->starts[first], *starts = *memory, *bounds = starts + stop - first + 1, run = 0;
     for (int64_t row = first; row <= stop; row++) starts[row - first] = b->starts[row] - start;
     while (run < b->runs && b->bounds[2 * run + 1] <= first) run++;
-    batch found = {b->states + first * e->hidden, b->ids + start, b->positions + start, starts, stop - first, 0, b->stride,
-                   bounds, b->table + run * b->stride};
+    batch found = {b->first ? b->first + first * e->hidden : 0, b->all ? b->all + start * e->hidden : 0,
+                   b->halfway ? b->halfway + start * e->hidden : 0, b->ids + start, b->positions + start, starts, stop - first, 0,
+                   b->stride, bounds, b->table + run * b->stride};
     for (; run < b->runs && b->bounds[2 * run] < stop; run++, found.runs++) {
         *bounds++ = b->bounds[2 * run] > first ? b->bounds[2 * run] - first : 0;
         *bounds++ = (b->bounds[2 * run + 1] < stop ? b->bounds[2 * run + 1] : stop) - first;
@@ -156,12 +178,17 @@ static void run(const encoder *e, const batch *whole, int64_t first, int64_t sto
     int64_t tokens = b.starts[b.rows];
     for (int64_t n = 0; n < 2 * b.runs; n++) p.bounds[n] = b.starts[b.bounds[n]];
     embed(e, &b, p.x);
-    for (int64_t number = 0; number + 1 < e->blocks; number++) {
+    for (int64_t number = 0; number < e->blocks; number++) {
+        if (b.halfway && number == e->blocks / 2) in_float(b.halfway, p.x, tokens * e->hidden);
+        if (number == e->blocks - 1) break;
         linear(e, &b, &e->block[number].joined, p.wide, p.x, tokens, p.bounds, number * MODULES, 3, 0, 0, 0);
         attend(e, &b, p.context, p.wide, 0);
         after(e, &b, number, p.context, p.other, p.wide, p.x, p.x, tokens, p.bounds);
     }
-    last(e, &b, &p);
+    if (b.all)
+        last_of_all(e, &b, &p);
+    else
+        last_of_first(e, &b, &p);
 }
 
 /* Shares rows out into parts, each for one thread, which then waits for no other between steps; their first rows go to `firsts`.
@@ -207,7 +234,7 @@ static int forward(const encoder *e, const batch *b, int64_t *firsts) {
     return 0;
 }
 
-/* Each row's first-token state; the caller has seen to it that the sizes of all layers and rows are ones that the kernels take.
+/* The states that are asked for; the caller has seen to it that the sizes of all layers and rows are ones that the kernels take.
    Returns 1 for a rank, a token or a position beyond what there is, and 2 where there is no memory; nothing is written then. */
 int encoder_forward(const encoder *e, const batch *b) {
     if (!readable(e, b)) return 1;

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from service.models import attention_kernel, kernels
 from service.models.kernel_linear import KernelLinear
-from service.models.lora import Runs
+from service.models.lora import NO_RUNS, Runs
 from service.models.packed import Packed
 from service.models.product_kernel import Layer, Weights
 
@@ -39,7 +39,7 @@ class _Encoder(ctypes.Structure):
 
 class _Batch(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("states", "ids", "positions", "starts")),
+        *((name, ctypes.c_void_p) for name in ("first", "all", "halfway", "ids", "positions", "starts")),
         *((name, ctypes.c_int64) for name in ("rows", "runs", "stride")),
         *((name, ctypes.c_void_p) for name in ("bounds", "table")),
     )
@@ -68,13 +68,27 @@ class Encoder:
         Raises :class:`ValueError` for a token or position that there is no embedding for, and for too large a rank.
         """
         states = torch.empty(packed.rows, self._hidden)
+        self._run(packed, runs, first=states)
+        return states
+
+    def halfway_and_last(self, packed: Packed) -> tuple[Tensor, Tensor]:
+        """Every token's state after half of the layers and its last one, (tokens, hidden) in float32, without any adapter.
+
+        Raises :class:`ValueError` as above.
+        """
+        halfway, last = (torch.empty(packed.tokens, self._hidden) for _ in range(2))
+        self._run(packed, NO_RUNS, all=last, halfway=halfway)
+        return halfway, last
+
+    def _run(self, packed: Packed, runs: Runs, **asked: Tensor) -> None:
+        """Write what is asked for, by the fields of the batch."""
         batch = _Batch(
-            states.data_ptr(), packed.ids.data_ptr(), packed.positions.data_ptr(), packed.starts.ctypes.data,
+            *(asked[name].data_ptr() if name in asked else None for name in ("first", "all", "halfway")),
+            packed.ids.data_ptr(), packed.positions.data_ptr(), packed.starts.ctypes.data,
             packed.rows, len(runs.bounds), runs.table.shape[1], runs.bounds.ctypes.data, runs.table.ctypes.data,
         )  # fmt: skip
         if not kernels.call("encoder_forward", self._encoder, batch):
             raise ValueError("a token, a position or a rank is beyond what the kernel reads")
-        return states
 
 
 def encoder_of(

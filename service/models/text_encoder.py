@@ -212,6 +212,8 @@ class TextEncoder:
 
     def halfway_and_last(self, packed: Packed) -> tuple[Tensor, Tensor]:
         """Every token's state after half of the layers, and its last one; each (tokens, hidden) in float32."""
+        if self._whole is not None and packed.shape.width is None:
+            return self._whole.halfway_and_last(packed)
         half, last, padding = self.layers // 2, self.layers - 1, packed.padding()
         x = self._through(range(half), self._embed(packed), packed, padding, NO_RUNS)
         halfway = x[: packed.tokens].float()

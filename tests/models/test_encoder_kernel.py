@@ -30,6 +30,11 @@ def encoder(request: pytest.FixtureRequest, tiny_base: Path) -> TextEncoder:
     return text_encoder(load_base(str(tiny_base)), TextTokenizer(str(tiny_base)), CPU, request.param)
 
 
+@pytest.fixture(scope="module")
+def exact(tiny_base: Path) -> TextEncoder:
+    return TextEncoder(load_base(str(tiny_base)), CPU)
+
+
 @pytest.fixture(params=[1, 2, 3])
 def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
     before = torch.get_num_threads()
@@ -70,11 +75,34 @@ def test_a_row_has_the_same_state_alone_and_in_any_batch(encoder: TextEncoder, l
 @pytest.mark.parametrize("lengths", [[1], [40], [30] * 20, [3] * 200, [60, 4, 4], [17, 33, 5, 60, 48, 2, 29, 31, 8]])
 def test_first_states_are_those_of_the_steps_one_by_one(encoder: TextEncoder, lengths: list[int]) -> None:
     packed = encoder.pack(rows_of(lengths))
-    by_steps = encoder.states(packed)[torch.from_numpy(packed.starts[:-1])]
-    found = encoder.forward(packed, NO_RUNS)
+    by_steps, found = encoder.first_states(packed, NO_RUNS)[: packed.rows], encoder.forward(packed, NO_RUNS)
     bound = 0.1 if encoder.dtype == "bf16" else 0.25  # the steps round once more in between
     torch.testing.assert_close(found, by_steps, atol=bound, rtol=0)
     assert float((found - by_steps).abs().mean()) < bound / 6
+
+
+@in_any_number_of_threads
+@pytest.mark.parametrize("lengths", [[1], [40], [30] * 20, [3] * 200, [17, 33, 5, 60, 48, 2, 29, 31, 8]])
+def test_every_tokens_states_are_those_of_float32_and_first_tokens_the_same(
+    encoder: TextEncoder, exact: TextEncoder, lengths: list[int]
+) -> None:
+    packed = encoder.pack(rows_of(lengths))
+    bound = 0.1 if encoder.dtype == "bf16" else 0.4
+    for found, expected in zip(encoder.halfway_and_last(packed), exact.halfway_and_last(packed), strict=True):
+        torch.testing.assert_close(found, expected, atol=bound, rtol=0)
+        assert float((found - expected).abs().mean()) < bound / 6
+    first = encoder.states(packed)[torch.from_numpy(packed.starts[:-1])]
+    torch.testing.assert_close(encoder.forward(packed, NO_RUNS), first, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_halfway_is_after_half_of_the_layers_rounded_down(tiny_base: Path, layers: int) -> None:
+    base = load_base(str(tiny_base))
+    base.config.num_hidden_layers = layers
+    exact, rounded = (TextEncoder(base, CPU, dtype) for dtype in ("fp32", "bf16"))
+    packed = exact.pack(rows_of([7, 3]))
+    for found, expected in zip(rounded.halfway_and_last(packed), exact.halfway_and_last(packed), strict=True):
+        torch.testing.assert_close(found, expected, atol=0.1, rtol=0)
 
 
 @in_any_number_of_threads
