@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.store.layout import CARD, CONFIG, MANIFEST, WEIGHTS
+from service.store.layout import CARD, CONFIG, MANIFEST
 
 TEMPLATE = "sentiment"  # the live adapter that all others are copies of
 OWN = (CARD, CONFIG, MANIFEST)
@@ -25,7 +25,7 @@ class Folders:
 
 
 def build(adapters: Path, scratch: Path, count: int) -> Folders:
-    """Fill ``scratch`` with the folders; the copies share the bytes of their weights, and have all other files of their own."""
+    """Fill ``scratch`` with the folders; the copies share the bytes of weights and plots, and have other files of their own."""
     given, one, many = scratch / "given", scratch / "one", scratch / "many"
     template = bundle_folder(adapters, TEMPLATE)
     shutil.copytree(adapters, given)
@@ -37,7 +37,9 @@ def build(adapters: Path, scratch: Path, count: int) -> Folders:
     for name in names:
         folder = many / name / template.name
         folder.mkdir(parents=True)
-        (folder / WEIGHTS).hardlink_to(one / TEMPLATE / template.name / WEIGHTS)
+        for shared in (one / TEMPLATE / template.name).iterdir():
+            if shared.name not in OWN:
+                (folder / shared.name).hardlink_to(shared)
         for file, content in files.items():
             (folder / file).write_text(content.replace(f'"name": "{TEMPLATE}"', f'"name": "{name}"'), "utf-8")
         (many / name / "registry.json").write_text(state, "utf-8")
