@@ -32,16 +32,16 @@ def build(adapters: Path, scratch: Path, count: int) -> Folders:
     shutil.copytree(template.parent, one / TEMPLATE)
     shutil.copytree(adapters, many)
     files = {name: (template / name).read_text("utf-8") for name in OWN}
+    shared = [file for file in (one / TEMPLATE / template.name).iterdir() if file.name not in OWN]
     state = json.dumps({"aliases": {"live": int(template.name)}})
     names = [f"tenant-{number:05}" for number in range(count - len(list(adapters.iterdir())))]
     for name in names:
         folder = many / name / template.name
         folder.mkdir(parents=True)
-        for shared in (one / TEMPLATE / template.name).iterdir():
-            if shared.name not in OWN:
-                (folder / shared.name).hardlink_to(shared)
-        for file, content in files.items():
-            (folder / file).write_text(content.replace(f'"name": "{TEMPLATE}"', f'"name": "{name}"'), "utf-8")
+        for file in shared:
+            (folder / file.name).hardlink_to(file)
+        for own, content in files.items():
+            (folder / own).write_text(content.replace(f'"name": "{TEMPLATE}"', f'"name": "{name}"'), "utf-8")
         (many / name / "registry.json").write_text(state, "utf-8")
     return Folders(given, one, many, names)
 
