@@ -12,6 +12,7 @@ import pytest
 import torch
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client: no test reaches for a network
+os.environ.pop("COLUMNS", None)  # pytest's worker processes have it, and a console that is made meanwhile keeps that width
 
 from tests.support.bundles import save_tiny_base, text_bundle, vqa_bundle
 from tests.support.images import card_images
