@@ -1,10 +1,11 @@
 /* The whole encoder over a batch in one call: between its steps no thread waits for the interpreter.
 
-   States are bfloat16 between the steps. */
+   Between the steps states are float32 where products are, and else bfloat16. */
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#pragma GCC target("arch=x86-64-v4,avx512bf16")
-#define VARIANT(name) name##_bf16
+#ifndef VARIANT
+#pragma GCC target("arch=x86-64-v4")
+#endif
 
 #include <omp.h>
 #include <stdlib.h>
@@ -31,8 +32,10 @@ typedef struct {
     norm attended, after;
 } block;
 
+enum { IN_FLOAT32, IN_BFLOAT16, IN_INT8 }; /* the linear layers' products */
+
 typedef struct {
-    int64_t blocks, hidden, heads, int8, vocabulary, longest, nbytes; /* of all blocks' weights */
+    int64_t blocks, hidden, heads, products, vocabulary, longest, nbytes; /* of all blocks' weights */
     double epsilon;
     const float *words, *positions, *kind; /* embeddings (vocabulary, hidden), (longest, hidden), and of the one kind of tokens */
     norm embedded;
@@ -50,22 +53,27 @@ typedef struct {
     const factors *table;  /* (runs, stride) */
 } batch;
 
-/* Where lines of bfloat16 lie, and the bounds of runs in tokens. */
+/* Where lines of states lie, and the bounds of runs in tokens. */
 typedef struct {
-    uint16_t *x, *context, *other, *wide;
+    char *x, *context, *other, *wide;
     int64_t *bounds;
 } places;
 
+INLINE int is_half(const encoder *e) { return e->products != IN_FLOAT32; }
+
+/* Bytes of so many lines of states. */
+INLINE int64_t lines(const encoder *e, int64_t count) { return count * e->hidden * (is_half(e) ? 2 : 4); }
+
 static places laid_out(const encoder *e, const batch *b, void *memory) {
-    int64_t line = b->starts[b->rows] * e->hidden;
+    int64_t all = lines(e, b->starts[b->rows]);
     places p;
     p.bounds = memory;
-    p.x = (uint16_t *)(p.bounds + 2 * b->runs);
-    p.context = p.x + line, p.other = p.context + line, p.wide = p.other + line;
+    p.x = (char *)(p.bounds + 2 * b->runs);
+    p.context = p.x + all, p.other = p.context + all, p.wide = p.other + all;
     return p;
 }
 
-static void embed(const encoder *e, const batch *b, uint16_t *x) {
+static void embed(const encoder *e, const batch *b, char *x) {
     int64_t tokens = b->starts[b->rows], hidden = e->hidden;
 #pragma omp parallel for schedule(dynamic, AT_ONCE) if (tokens >= WORTH_A_TEAM && !omp_in_parallel())
     for (int64_t token = 0; token < tokens; token++) {
@@ -75,7 +83,7 @@ static void embed(const encoder *e, const batch *b, uint16_t *x) {
             int64_t count = hidden - k < LANES ? hidden - k : LANES;
             *(floats *)(line + k) = read(word, k, count, 0) + read(position, k, count, 0) + read(e->kind, k, count, 0);
         }
-        normalise(line, hidden, e->embedded.weight, e->embedded.bias, e->epsilon, x, token * hidden, 1);
+        normalise(line, hidden, e->embedded.weight, e->embedded.bias, e->epsilon, x, token * hidden, is_half(e));
     }
 }
 
@@ -87,26 +95,30 @@ static int worn(const lora_job *j) {
 }
 
 /* A layer whose parts are the modules from `module` on, over rows whose runs have these bounds; `after` may be null. */
-static void linear(const encoder *e, const batch *b, const layer *l, uint16_t *y, const uint16_t *x, int64_t rows, const int64_t *bounds,
-                   int64_t module, int64_t parts, int gelu, const uint16_t *residual, const norm *after) {
-    lora_job lora = {(char *)y, (const char *)x, 1, rows, l->inputs, l->outputs / parts, parts, gelu ? CHANGED_ROWS : 0, b->runs,
+static void linear(const encoder *e, const batch *b, const layer *l, char *y, const char *x, int64_t rows, const int64_t *bounds,
+                   int64_t module, int64_t parts, int gelu, const char *residual, const norm *after) {
+    lora_job lora = {y, x, is_half(e), rows, l->inputs, l->outputs / parts, parts, gelu ? CHANGED_ROWS : 0, b->runs,
                      bounds, b->table + module, b->stride};
-    product_job job = {y, x, 1, rows, gelu, l, worn(&lora) ? &lora : 0, residual,
+    product_job job = {y, x, is_half(e), rows, gelu, l, worn(&lora) ? &lora : 0, residual,
                        after ? after->weight : 0, after ? after->bias : 0, e->epsilon};
-    if (e->int8)
+    if (e->products == IN_INT8)
         VARIANT(int8_linear)(&job);
+    else if (e->products == IN_FLOAT32)
+        VARIANT(float32_linear)(&job);
+#ifdef __AVX512BF16__
     else
         bfloat16_linear(&job);
+#endif
 }
 
-static void attend(const encoder *e, const batch *b, uint16_t *to, const uint16_t *from, const uint16_t *queries) {
-    attention_job job = {to, from, queries, 1, b->rows, e->heads, e->hidden / e->heads, b->starts};
+static void attend(const encoder *e, const batch *b, char *to, const char *from, const char *queries) {
+    attention_job job = {to, from, queries, is_half(e), b->rows, e->heads, e->hidden / e->heads, b->starts};
     VARIANT(attention)(&job);
 }
 
 /* What a layer makes of its attention's contexts and its own input x, for as many rows; `other` and `wide` are overwritten. */
-static void after(const encoder *e, const batch *b, int64_t number, const uint16_t *context, uint16_t *other, uint16_t *wide, uint16_t *x,
-                  const uint16_t *residual, int64_t rows, const int64_t *bounds) {
+static void after(const encoder *e, const batch *b, int64_t number, const char *context, char *other, char *wide, char *x,
+                  const char *residual, int64_t rows, const int64_t *bounds) {
     const block *l = &e->block[number];
     int64_t module = number * MODULES + 3;
     linear(e, b, &l->attention, other, context, rows, bounds, module, 1, 0, residual, &l->attended);
@@ -114,10 +126,11 @@ static void after(const encoder *e, const batch *b, int64_t number, const uint16
     linear(e, b, &l->down, x, wide, rows, bounds, module + 2, 1, 0, other, &l->after);
 }
 
-static void in_float(float *to, const uint16_t *from, int64_t count) {
-    for (int64_t k = 0; k < count; k += LANES) {
+/* Lines of states in float32. */
+static void in_float(const encoder *e, float *to, const char *from, int64_t lines) {
+    for (int64_t k = 0, count = lines * e->hidden; k < count; k += LANES) {
         int64_t some = count - k < LANES ? count - k : LANES;
-        write(to, k, read(from, k, some, 1), some, 0);
+        write(to, k, read(from, k, some, is_half(e)), some, 0);
     }
 }
 
@@ -125,34 +138,34 @@ static void in_float(float *to, const uint16_t *from, int64_t count) {
 static void last_of_first(const encoder *e, const batch *b, const places *p) {
     int64_t number = e->blocks - 1, module = number * MODULES, tokens = b->starts[b->rows];
     const block *l = &e->block[number];
-    uint16_t *first = p->context, *queries = p->other, *context = p->x, *result = p->x;
+    char *first = p->context, *queries = p->other, *context = p->x, *result = p->x;
     for (int64_t row = 0; row < b->rows; row++)
-        memcpy(first + row * e->hidden, p->x + b->starts[row] * e->hidden, 2 * e->hidden);
+        memcpy(first + lines(e, row), p->x + lines(e, b->starts[row]), lines(e, 1));
     linear(e, b, &l->joined, p->wide, p->x, tokens, p->bounds, module + 1, 2, 0, 0, 0);
     linear(e, b, &l->query, queries, first, b->rows, b->bounds, module, 1, 0, 0, 0);
     attend(e, b, context, p->wide, queries);
     after(e, b, number, context, p->other, p->wide, result, first, b->rows, b->bounds);
-    in_float(b->first, result, b->rows * e->hidden);
+    in_float(e, b->first, result, b->rows);
 }
 
 /* The last block for all tokens: queries are laid before keys and values, from the last token on, which overwrites none unread. */
 static void last_of_all(const encoder *e, const batch *b, const places *p) {
-    int64_t number = e->blocks - 1, module = number * MODULES, tokens = b->starts[b->rows], hidden = e->hidden;
+    int64_t number = e->blocks - 1, module = number * MODULES, tokens = b->starts[b->rows];
     linear(e, b, &e->block[number].joined, p->wide, p->x, tokens, p->bounds, module + 1, 2, 0, 0, 0);
     linear(e, b, &e->block[number].query, p->other, p->x, tokens, p->bounds, module, 1, 0, 0, 0);
     for (int64_t token = tokens - 1; token >= 0; token--) {
-        memmove(p->wide + (3 * token + 1) * hidden, p->wide + 2 * token * hidden, 4 * hidden);
-        memcpy(p->wide + 3 * token * hidden, p->other + token * hidden, 2 * hidden);
+        memmove(p->wide + lines(e, 3 * token + 1), p->wide + lines(e, 2 * token), lines(e, 2));
+        memcpy(p->wide + lines(e, 3 * token), p->other + lines(e, token), lines(e, 1));
     }
     attend(e, b, p->context, p->wide, 0);
     after(e, b, number, p->context, p->other, p->wide, p->x, p->x, tokens, p->bounds);
-    in_float(b->all, p->x, tokens * hidden);
+    in_float(e, b->all, p->x, tokens);
 }
 
 /* Bytes that a part of so many tokens, rows and runs needs; whole lines. */
 static int64_t room(const encoder *e, int64_t tokens, int64_t rows, int64_t runs) {
     int64_t joined = 3 * e->hidden, wide = e->block->up.outputs, widest = joined > wide ? joined : wide;
-    return (2 * tokens * (3 * e->hidden + widest) + 8 * (rows + 1 + 4 * runs) + LINE - 1) / LINE * LINE;
+    return ((is_half(e) ? 2 : 4) * tokens * (3 * e->hidden + widest) + 8 * (rows + 1 + 4 * runs) + LINE - 1) / LINE * LINE;
 }
 
 /* Rows `first` to `stop` of a batch as a batch of their own, whose starts and bounds lie in `*memory`, which then is what is left. */
@@ -179,7 +192,7 @@ static void run(const encoder *e, const batch *whole, int64_t first, int64_t sto
     for (int64_t n = 0; n < 2 * b.runs; n++) p.bounds[n] = b.starts[b.bounds[n]];
     embed(e, &b, p.x);
     for (int64_t number = 0; number < e->blocks; number++) {
-        if (b.halfway && number == e->blocks / 2) in_float(b.halfway, p.x, tokens * e->hidden);
+        if (b.halfway && number == e->blocks / 2) in_float(e, b.halfway, p.x, tokens);
         if (number == e->blocks - 1) break;
         linear(e, &b, &e->block[number].joined, p.wide, p.x, tokens, p.bounds, number * MODULES, 3, 0, 0, 0);
         attend(e, &b, p.context, p.wide, 0);
@@ -236,7 +249,7 @@ static int forward(const encoder *e, const batch *b, int64_t *firsts) {
 
 /* The states that are asked for; the caller has seen to it that the sizes of all layers and rows are ones that the kernels take.
    Returns 1 for a rank, a token or a position beyond what there is, and 2 where there is no memory; nothing is written then. */
-int encoder_forward(const encoder *e, const batch *b) {
+int VARIANT(encoder_forward)(const encoder *e, const batch *b) {
     if (!readable(e, b)) return 1;
     int64_t *firsts = malloc(8 * (b->rows + 1));
     int failed = firsts ? forward(e, b, firsts) : 2;

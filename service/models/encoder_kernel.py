@@ -12,10 +12,11 @@ from service.models import attention_kernel, kernels
 from service.models.kernel_linear import KernelLinear
 from service.models.lora import NO_RUNS, Runs
 from service.models.packed import Packed
-from service.models.product_kernel import Layer, Weights
+from service.models.product_kernel import Kernel, Layer, Weights
 
 MAX_WIDTH = 8192  # of states, as in the C file
-available: bool = kernels.built("encoder_forward") and kernels.has_vectors("avx512_bf16")
+available: bool = kernels.built("encoder_forward") and kernels.has_vectors("avx512_f")
+PRODUCTS: tuple[Kernel, ...] = ("float32_linear", "bfloat16_linear", "int8_linear")  # numbered as in the C file
 LINEARS = ("query", "joined", "attention", "up", "down")
 
 
@@ -29,7 +30,7 @@ class _Block(ctypes.Structure):
 
 class _Encoder(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("blocks", "hidden", "heads", "int8", "vocabulary", "longest", "nbytes")),
+        *((name, ctypes.c_int64) for name in ("blocks", "hidden", "heads", "products", "vocabulary", "longest", "nbytes")),
         ("epsilon", ctypes.c_double),
         *((name, ctypes.c_void_p) for name in ("words", "positions", "kind")),
         ("embedded", _Norm),
@@ -57,7 +58,7 @@ class Encoder:
         )
         self._hidden, nbytes = words.shape[1], sum(tensor.nbytes for each in kept for tensor in each.tensors)
         self._encoder = _Encoder(
-            len(blocks), self._hidden, heads, kept[0].kernel == "int8_linear", len(words), len(positions), nbytes, epsilon,
+            len(blocks), self._hidden, heads, PRODUCTS.index(kept[0].kernel), len(words), len(positions), nbytes, epsilon,
             words.data_ptr(), positions.data_ptr(), kind.data_ptr(), _norm(weights, "embeddings"),
             (_Block * len(blocks))(*blocks),
         )  # fmt: skip
@@ -98,8 +99,9 @@ def encoder_of(
 
     None where the kernel was not built, or does not do every step of this model on this processor.
     """
-    found = [linear.weights for site, linear in linears.items() if isinstance(linear, KernelLinear)]
-    every = len(found) == sum(site != "pooler" for site in linears) and len({weights.kernel for weights in found}) == 1
+    inside = [linear for site, linear in linears.items() if site != "pooler"]
+    found = [linear.weights for linear in inside if isinstance(linear, KernelLinear)]
+    every = len(found) == len(inside) and len({weights.kernel for weights in found}) == 1
     hidden = weights["embeddings.LayerNorm.weight"].shape[0]
     fits = hidden <= MAX_WIDTH and hidden // heads <= attention_kernel.MAX_SIZE and activation == "gelu"
     if not (available and every and fits):

@@ -42,3 +42,15 @@ class Bfloat16Linear(KernelLinear):
     def fits(inputs: int) -> bool:
         """Whether there is a kernel for so many inputs on this processor."""
         return product_kernel.bfloat16_available and inputs <= MAX_INPUTS and inputs % GROUP[torch.bfloat16] == 0
+
+
+class Float32Linear(KernelLinear):
+    """A layer whose weights, rows and sums are float32."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__(product_kernel.in_float32(weight, bias))
+
+    @staticmethod
+    def fits(inputs: int) -> bool:
+        """Whether there is a kernel for so many inputs on this processor."""
+        return product_kernel.float32_available and inputs <= MAX_INPUTS

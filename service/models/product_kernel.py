@@ -1,4 +1,4 @@
-"""The kernels in ``int8_kernel.c`` and ``bfloat16_kernel.c``: a frozen linear layer, with every run's low-rank products."""
+"""The kernels in ``int8_kernel.c``, ``bfloat16_kernel.c``, ``float32_kernel.c``: a linear layer, then low-rank products."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from service.models import kernels, lora_kernel
 
 MAX_INPUTS = 8192  # as in the C files
 STRIP = 64
-GROUP = {torch.int8: 4, torch.bfloat16: 2}  # inputs that one instruction takes
+GROUP = {torch.int8: 4, torch.bfloat16: 2, torch.float32: 1}  # inputs that one instruction takes
 
-Kernel = Literal["int8_linear", "bfloat16_linear"]
+Kernel = Literal["int8_linear", "bfloat16_linear", "float32_linear"]
 
 
 class Layer(ctypes.Structure):
@@ -45,13 +45,14 @@ int8_available: bool = kernels.built("int8_linear") and kernels.has_vectors("avx
 bfloat16_available: bool = (
     kernels.built("bfloat16_linear") and kernels.has_vectors("avx512_bf16") and not kernels.has_vectors("amx_bf16")
 )
+float32_available: bool = kernels.built("float32_linear") and kernels.has_vectors("avx512_f")
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
     """A layer's weights in the order that its kernel reads, and what it needs to know of each input and output.
 
-    Made by :func:`in_int8` and :func:`in_bfloat16`; ``tensors`` are what ``layer`` points to.
+    Made by :func:`in_int8`, :func:`in_bfloat16` and :func:`in_float32`; ``tensors`` are what ``layer`` points to.
     """
 
     kernel: Kernel
@@ -69,6 +70,11 @@ def in_int8(values: Tensor, scales: Tensor, bias: Tensor, smoothing: Tensor) -> 
 def in_bfloat16(weight: Tensor, bias: Tensor) -> Weights:
     """Lay out ``weight`` (out, in), whose inputs are even, and ``bias`` (out,), which stays in float32."""
     return _weights("bfloat16_linear", weight, [_strips(weight.bfloat16()), _filled(bias.float(), STRIP)])
+
+
+def in_float32(weight: Tensor, bias: Tensor) -> Weights:
+    """Lay out ``weight`` (out, in) and ``bias`` (out,)."""
+    return _weights("float32_linear", weight, [_strips(weight.float()), _filled(bias.float(), STRIP)])
 
 
 def linear(y: Tensor, x: Tensor, weights: Weights, *, gelu: bool = False, lora: lora_kernel.Job | None = None) -> None:

@@ -22,7 +22,7 @@ from service.models.activations import activated
 from service.models.attention import Attention
 from service.models.bank_runs import BankRuns, Worn
 from service.models.graphs import Capture, Graphs, cuda_capture
-from service.models.kernel_linear import Bfloat16Linear, KernelLinear
+from service.models.kernel_linear import Bfloat16Linear, Float32Linear, KernelLinear
 from service.models.linear import COMPUTED_IN, Dtype, Linear
 from service.models.lora import NO_RUNS, Runs, Site, Target
 from service.models.packed import Packed, Padding, power_of_two, rounded_up
@@ -175,6 +175,8 @@ class TextEncoder:
             self._linears[site] = QuantizedLinear(weight, bias, largest)
         elif dtype == "bf16" and self.device.type == "cpu" and Bfloat16Linear.fits(inputs):
             self._linears[site] = Bfloat16Linear(weight, bias)
+        elif dtype == "fp32" and self.device.type == "cpu" and Float32Linear.fits(inputs):
+            self._linears[site] = Float32Linear(weight, bias)
         else:
             self._linears[site] = Linear(weight, bias, dtype, self.device)
         self._sites[site] = Site(len(self.targets), len(modules), inputs, outputs)

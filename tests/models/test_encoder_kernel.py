@@ -11,9 +11,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from service.models import encoder_kernel
+from service.models import encoder_kernel, kernels, product_kernel
 from service.models.calibration import text_encoder
-from service.models.linear import Dtype, computes_in
+from service.models.linear import DTYPES, Dtype, computes_in
 from service.models.lora import NO_RUNS, Factors, LoadedFactors, Runs
 from service.models.lora_kernel import MAX_RANK
 from service.models.text_encoder import TextEncoder, load_base
@@ -22,17 +22,28 @@ from service.models.tokenizer import TextTokenizer
 pytestmark = pytest.mark.skipif(not encoder_kernel.available, reason="this processor or installation has no such kernel")
 in_any_number_of_threads = pytest.mark.usefixtures("_threads")
 CPU = torch.device("cpu")
-LOWER: tuple[Dtype, ...] = ("bf16", "int8")
+FROM_STEPS: dict[Dtype, float] = {"fp32": 1e-5, "bf16": 0.1, "int8": 0.25}  # which round once more in between
+FROM_EXACT: dict[Dtype, float] = {"fp32": 1e-5, "bf16": 0.1, "int8": 0.4}
+HERE = [(dtype, "this processor") for dtype in DTYPES if computes_in(dtype, CPU)]
+# Without the instructions for bfloat16 nothing is computed in it.
+ANY = [(dtype, "any with AVX-512") for dtype, _ in HERE if dtype != "bf16"]
 
 
-@pytest.fixture(scope="module", params=[dtype for dtype in LOWER if computes_in(dtype, CPU)])
-def encoder(request: pytest.FixtureRequest, tiny_base: Path) -> TextEncoder:
-    return text_encoder(load_base(str(tiny_base)), TextTokenizer(str(tiny_base)), CPU, request.param)
+@pytest.fixture(scope="module", params=[*HERE, *ANY], ids=" on ".join)
+def encoder(request: pytest.FixtureRequest, tiny_base: Path) -> Iterator[TextEncoder]:
+    dtype, processor = request.param
+    with pytest.MonkeyPatch.context() as patch:
+        if processor != "this processor":
+            patch.setattr(kernels, "function", lambda name: getattr(kernels._library, name))
+        yield text_encoder(load_base(str(tiny_base)), TextTokenizer(str(tiny_base)), CPU, dtype)
 
 
 @pytest.fixture(scope="module")
 def exact(tiny_base: Path) -> TextEncoder:
-    return TextEncoder(load_base(str(tiny_base)), CPU)
+    """In float32, by torch's own product."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(product_kernel, "float32_available", False)
+        return TextEncoder(load_base(str(tiny_base)), CPU)
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -76,7 +87,7 @@ def test_a_row_has_the_same_state_alone_and_in_any_batch(encoder: TextEncoder, l
 def test_first_states_are_those_of_the_steps_one_by_one(encoder: TextEncoder, lengths: list[int]) -> None:
     packed = encoder.pack(rows_of(lengths))
     by_steps, found = encoder.first_states(packed, NO_RUNS)[: packed.rows], encoder.forward(packed, NO_RUNS)
-    bound = 0.1 if encoder.dtype == "bf16" else 0.25  # the steps round once more in between
+    bound = FROM_STEPS[encoder.dtype]
     torch.testing.assert_close(found, by_steps, atol=bound, rtol=0)
     assert float((found - by_steps).abs().mean()) < bound / 6
 
@@ -87,7 +98,7 @@ def test_every_tokens_states_are_those_of_float32_and_first_tokens_the_same(
     encoder: TextEncoder, exact: TextEncoder, lengths: list[int]
 ) -> None:
     packed = encoder.pack(rows_of(lengths))
-    bound = 0.1 if encoder.dtype == "bf16" else 0.4
+    bound = FROM_EXACT[encoder.dtype]
     for found, expected in zip(encoder.halfway_and_last(packed), exact.halfway_and_last(packed), strict=True):
         torch.testing.assert_close(found, expected, atol=bound, rtol=0)
         assert float((found - expected).abs().mean()) < bound / 6
@@ -96,13 +107,15 @@ def test_every_tokens_states_are_those_of_float32_and_first_tokens_the_same(
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_halfway_is_after_half_of_the_layers_rounded_down(tiny_base: Path, layers: int) -> None:
+def test_halfway_is_after_half_of_the_layers_rounded_down(tiny_base: Path, layers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     base = load_base(str(tiny_base))
     base.config.num_hidden_layers = layers
-    exact, rounded = (TextEncoder(base, CPU, dtype) for dtype in ("fp32", "bf16"))
-    packed = exact.pack(rows_of([7, 3]))
-    for found, expected in zip(rounded.halfway_and_last(packed), exact.halfway_and_last(packed), strict=True):
-        torch.testing.assert_close(found, expected, atol=0.1, rtol=0)
+    whole = TextEncoder(base, CPU)
+    monkeypatch.setattr(encoder_kernel, "available", False)
+    by_steps = TextEncoder(base, CPU)
+    packed = whole.pack(rows_of([7, 3]))
+    for found, expected in zip(whole.halfway_and_last(packed), by_steps.halfway_and_last(packed), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 @in_any_number_of_threads

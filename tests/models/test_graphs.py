@@ -62,6 +62,7 @@ def world(request: pytest.FixtureRequest, tiny_base: Path, tmp_path_factory: pyt
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("service.models.kernels.available", False)
         patch.setattr("service.models.product_kernel.bfloat16_available", False)
+        patch.setattr("service.models.product_kernel.float32_available", False)
         patch.setattr("service.models.linear.has_kernels", lambda *_: False)
         made = [TextClassifier(TextEncoder(base, CPU, dtype, capture=capture), 64, 10**7) for capture in (None, traced)]
         loaded = [

@@ -1,4 +1,4 @@
-"""Linear layers in bfloat16 by the kernel: equal to torch's within the rounding, and for a row whatever is beside it."""
+"""Linear layers by the kernels: equal to torch's within the rounding, and for a row whatever is beside it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,33 @@ from torch import Tensor
 from torch.nn.functional import gelu, linear
 
 from service.models import product_kernel
-from service.models.kernel_linear import Bfloat16Linear
+from service.models.kernel_linear import Bfloat16Linear, Float32Linear
 from service.models.lora import Factors, LoadedFactors, Runs, Site, Target
 
-pytestmark = pytest.mark.skipif(not product_kernel.bfloat16_available, reason="this processor or installation has no such kernel")
 CPU = torch.device("cpu")
+Layer = type[Bfloat16Linear] | type[Float32Linear]
+KINDS: dict[Layer, torch.dtype] = {Bfloat16Linear: torch.bfloat16, Float32Linear: torch.float32}
+BOUNDS = {torch.bfloat16: (0.02, 0.01), torch.float32: (1e-5, 1e-5)}  # absolute and relative; bfloat16 keeps 8 bits
+each_kind = pytest.mark.parametrize(
+    "layer_type",
+    [
+        pytest.param(layer, marks=pytest.mark.skipif(not there, reason="this processor or installation has no such kernel"))
+        for layer, there in (
+            (Bfloat16Linear, product_kernel.bfloat16_available),
+            (Float32Linear, product_kernel.float32_available),
+        )
+    ],
+)
 ACTIVATIONS = {None: lambda y: y, "gelu": gelu, "relu": torch.relu}
 
 
-def made(rows: int, inputs: int, outputs: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def made(kind: torch.dtype, rows: int, inputs: int, outputs: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     x, weight, bias = (torch.randn(size, generator=generator) for size in ((rows, inputs), (outputs, inputs), (outputs,)))
-    return x.bfloat16(), weight.bfloat16().float() / inputs**0.5, bias
+    return x.to(kind), weight / inputs**0.5, bias
 
 
+@each_kind
 @settings(deadline=None)
 @given(
     st.integers(1, 130),
@@ -32,33 +45,44 @@ def made(rows: int, inputs: int, outputs: int, seed: int = 0) -> tuple[Tensor, T
     st.integers(0, 9),
     st.sampled_from(sorted(ACTIVATIONS, key=str)),
 )
-def test_any_sizes_are_within_the_rounding(rows: int, pairs: int, outputs: int, seed: int, activation: str | None) -> None:
-    x, weight, bias = made(rows, 2 * pairs, outputs, seed)
-    expected = ACTIVATIONS[activation](linear(x.float(), weight.bfloat16().float(), bias))
-    found = Bfloat16Linear(weight, bias)(x, activation)
-    assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.01)  # bfloat16 keeps 8 bits
+def test_any_sizes_are_within_the_rounding(
+    layer_type: Layer, rows: int, pairs: int, outputs: int, seed: int, activation: str | None
+) -> None:
+    kind = KINDS[layer_type]
+    inputs = 2 * pairs - (kind == torch.float32)  # which need not be even
+    x, weight, bias = made(kind, rows, inputs, outputs, seed)
+    expected = ACTIVATIONS[activation](linear(x.float(), weight.to(kind).float(), bias))
+    found = layer_type(weight, bias)(x, activation)
+    assert found.dtype == kind
+    atol, rtol = BOUNDS[kind]
+    torch.testing.assert_close(found.float(), expected, atol=atol, rtol=rtol)
 
 
+@each_kind
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("rows", [3, 47, 49, 300])
-def test_low_rank_products_come_on_top_and_change_no_other_row(rows: int, activation: str | None) -> None:
-    x, weight, bias = made(rows, 40, 72)
+def test_low_rank_products_come_on_top_and_change_no_other_row(layer_type: Layer, rows: int, activation: str | None) -> None:
+    kind = KINDS[layer_type]
+    x, weight, bias = made(kind, rows, 40, 72)
     generator = torch.Generator().manual_seed(1)
     pair = Factors(torch.randn(4, 40, generator=generator) / 8, torch.randn(4, 72, generator=generator))
-    factors = LoadedFactors.load({"dense": pair}, {"dense": Target(0, 40, 72, torch.bfloat16)}, CPU)
-    layer = Bfloat16Linear(weight, bias)
+    factors = LoadedFactors.load({"dense": pair}, {"dense": Target(0, 40, 72, kind)}, CPU)
+    layer = layer_type(weight, bias)
     found = layer.adapted(x, Site(0, 1, 40, 72), Runs.of([(1, rows - 1, factors)]), activation)
-    expected = linear(x.float(), weight.bfloat16().float(), bias) + x.float() @ pair.a.T @ pair.b
-    torch.testing.assert_close(found[1:-1].float(), ACTIVATIONS[activation](expected[1:-1]), atol=0.05, rtol=0.02)
+    expected = linear(x.float(), weight.to(kind).float(), bias) + x.float() @ pair.a.T @ pair.b
+    atol, rtol = (2.5 * bound for bound in BOUNDS[kind])
+    torch.testing.assert_close(found[1:-1].float(), ACTIVATIONS[activation](expected[1:-1]), atol=atol, rtol=rtol)
     for row in (0, rows - 1):
         torch.testing.assert_close(found[row], layer(x[row : row + 1], activation)[0], atol=0, rtol=0)
 
 
-def test_what_it_cannot_read_is_refused() -> None:
-    x, weight, bias = made(2, 64, 64)
-    layer = Bfloat16Linear(weight, bias)
-    for wrong, line in ((x[:, :60], "contiguous"), (x[:, :60].contiguous(), r"\(2, 60\) to"), (x.float(), r"of torch\.float32")):
+@each_kind
+def test_what_it_cannot_read_is_refused(layer_type: Layer) -> None:
+    kind, other = KINDS[layer_type], torch.float32 if layer_type is Bfloat16Linear else torch.bfloat16
+    x, weight, bias = made(kind, 2, 64, 64)
+    layer = layer_type(weight, bias)
+    for wrong, line in ((x[:, :60], "contiguous"), (x[:, :60].contiguous(), r"\(2, 60\) to"), (x.to(other), f"of {other}")):
         with pytest.raises(ValueError, match=line):
             layer(wrong)
-    assert Bfloat16Linear.fits(64) and not Bfloat16Linear.fits(63) and not Bfloat16Linear.fits(product_kernel.MAX_INPUTS + 2)
+    assert layer_type.fits(64) and not layer_type.fits(product_kernel.MAX_INPUTS + 2)
+    assert layer_type.fits(63) == (kind == torch.float32)
