@@ -31,41 +31,44 @@ class Heads:
     """Heads of runs of rows: ``bounds`` (runs, 2) has each one's first row and its end.
 
     ``dense_table`` and ``out_table`` (runs, 3) have the addresses of their layers' weights and biases for the kernel, and how
-    many outputs they have, which is none where there is no dense layer.
+    many outputs they have, which is none where there is no dense layer; ``has_dense`` tells whether there is any.
     """
 
     bounds: Array
     heads: Sequence[Head]
     dense_table: Array
     out_table: Array
+    has_dense: bool
 
     @classmethod
     def of(cls, runs: Sequence[tuple[int, int, Head]]) -> Heads:
         """Runs given as first row, end and head, in order and apart."""
         heads = [run[2] for run in runs]
         bounds: Array = np.array([run[:2] for run in runs], np.int64).reshape(-1, 2)
-        return cls(bounds, heads, _table([head.dense for head in heads]), _table([head.out for head in heads]))
+        dense = [head.dense for head in heads]
+        return cls(bounds, heads, _table(dense), _table([head.out for head in heads]), any(dense))
 
     def dense(self, pooled: Tensor, states: Tensor) -> None:
         """Where a head has a dense layer, write what it makes of ``states`` (rows, hidden) to its rows of ``pooled``."""
-        if self.dense_table[:, 2].any():
+        if self.has_dense:
             self._apply(pooled, states, self.dense_table, [head.dense for head in self.heads])
 
     def logits(self, pooled: Tensor) -> list[Tensor]:
-        """The logits (labels,) of each row in a run, of ``pooled`` (rows, hidden), which has passed the dense layer and tanh."""
+        """The logits (labels,) of each row in a run, of ``pooled`` (rows, hidden), which has passed the dense layer."""
         if not self.heads:
             return []
         counts: list[int] = self.out_table[:, 2].tolist()
         whole = pooled.new_empty(len(pooled), max(counts))
-        self._apply(whole, pooled, self.out_table, [head.out for head in self.heads])
+        self._apply(whole, pooled, self.out_table, [head.out for head in self.heads], tanh=True)
         rows, widest = whole.cpu().unbind(), whole.shape[1]  # slicing each row costs more than computing it
         of_runs = ((rows[start:stop], count) for (start, stop), count in zip(self.bounds.tolist(), counts, strict=True))
         return [row if count == widest else row[:count] for run, count in of_runs for row in run]
 
-    def _apply(self, y: Tensor, x: Tensor, table: Array, layers: Sequence[Layer | None]) -> None:
+    def _apply(self, y: Tensor, x: Tensor, table: Array, layers: Sequence[Layer | None], *, tanh: bool = False) -> None:
         if kernels.available and y.device.type == "cpu":
-            heads_kernel.apply(y, x, self.bounds, table)
+            heads_kernel.apply(y, x, self.bounds, table, tanh=tanh)
             return
+        x = x.tanh() if tanh else x
         for (start, stop), layer in zip(self.bounds.tolist(), layers, strict=True):
             if layer:
                 y[start:stop, : len(layer[1])] = linear(x[start:stop], *layer)

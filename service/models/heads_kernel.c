@@ -1,9 +1,10 @@
-/* A linear layer for runs of rows that each have their own: y = x Wᵀ + bias, in float32.
+/* A linear layer for runs of rows that each have their own: y = x Wᵀ + bias, or y = tanh(x) Wᵀ + bias, in float32.
 
    What a library does for two rows costs more to ask for than to compute, and a batch has dozens of such runs. */
 
 #include "vectors.h"
 
+#define MAX_INPUTS 8192
 #define WORTH_A_TEAM 1000000 /* weights below which waking other threads costs more than it saves */
 
 /* One run's layer: weight (outputs, inputs) and bias (outputs). No outputs: its rows are left alone. */
@@ -16,15 +17,15 @@ typedef struct {
 typedef struct {
     float *y;
     const float *x;
-    int64_t width, inputs, runs;
+    int64_t width, inputs, tanh, runs;
     const int64_t *bounds; /* (runs, 2): first row, and the one after the last */
     const layer *layers;
 } job;
 
-/* Up to four outputs from `n` on of `rows` rows (a constant where it is called). */
-INLINE void outputs(const job *j, const layer *l, int64_t row, int64_t n, int rows) {
+/* Up to four outputs from `n` on of `rows` rows (a constant where it is called), of which `row` is the first, and x its inputs. */
+INLINE void outputs(const job *j, const layer *l, const float *x, int64_t row, int64_t n, int rows) {
     floats sum[BLOCK][4] = {{{0}}};
-    const float *weight[4], *x = j->x + row * j->inputs;
+    const float *weight[4];
     for (int i = 0; i < 4; i++) weight[i] = l->weight + (n + i < l->outputs ? n + i : l->outputs - 1) * j->inputs;
     int64_t k = 0;
     for (; k + LANES <= j->inputs; k += LANES)
@@ -44,14 +45,24 @@ INLINE void outputs(const job *j, const layer *l, int64_t row, int64_t n, int ro
     }
 }
 
+INLINE void block(const job *j, const layer *l, int64_t row, int rows) {
+    const float *x = j->x + row * j->inputs;
+    float bent[BLOCK * MAX_INPUTS];
+    if (j->tanh) {
+        for (int64_t k = 0, count = rows * j->inputs; k < count; k += LANES) {
+            int64_t some = count - k < LANES ? count - k : LANES;
+            write(bent, k, tangent(read(x, k, some, 0)), some, 0);
+        }
+        x = bent;
+    }
+    for (int64_t n = 0; n < l->outputs; n += 4) outputs(j, l, x, row, n, rows);
+}
+
 FOR_EACH_PROCESSOR static void run(const job *j, int64_t number) {
     const layer *l = j->layers + number;
-    int64_t first = j->bounds[2 * number], stop = j->bounds[2 * number + 1];
-    for (int64_t n = 0; n < l->outputs; n += 4) {
-        int64_t row = first;
-        for (; row + BLOCK <= stop; row += BLOCK) outputs(j, l, row, n, BLOCK);
-        for (; row < stop; row++) outputs(j, l, row, n, 1);
-    }
+    int64_t row = j->bounds[2 * number], stop = l->outputs ? j->bounds[2 * number + 1] : row;
+    for (; row + BLOCK <= stop; row += BLOCK) block(j, l, row, BLOCK);
+    for (; row < stop; row++) block(j, l, row, 1);
 }
 
 static int64_t work(const job *j) {
@@ -60,8 +71,9 @@ static int64_t work(const job *j) {
     return sum;
 }
 
-/* The one entry point. Returns 0. */
+/* The one entry point. Returns 0, or 1 for more inputs than there is room for. */
 int heads_apply(const job *j) {
+    if (j->inputs > MAX_INPUTS) return 1;
     int team = work(j) >= WORTH_A_TEAM;
 #pragma omp parallel for schedule(dynamic, 1) if (team)
     for (int64_t n = 0; n < j->runs; n++) run(j, n);

@@ -15,14 +15,14 @@ class _Job(ctypes.Structure):
     _fields_ = (
         ("y", ctypes.c_void_p),
         ("x", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("width", "inputs", "runs")),
+        *((name, ctypes.c_int64) for name in ("width", "inputs", "tanh", "runs")),
         ("bounds", ctypes.c_void_p),
         ("layers", ctypes.c_void_p),
     )
 
 
-def apply(y: Tensor, x: Tensor, bounds: Array, layers: Array) -> None:
-    """Write each run's own layer of ``x`` (rows, in) to ``y`` (rows, width), both float32 and contiguous.
+def apply(y: Tensor, x: Tensor, bounds: Array, layers: Array, *, tanh: bool = False) -> None:
+    """Write each run's own layer of ``x`` (rows, in), or of its tanh, to ``y`` (rows, width), both float32 and contiguous.
 
     ``bounds`` (runs, 2) has runs of rows; ``layers`` (runs, 3) the addresses of their weights (out, in) and biases, and
     how many outputs they have, at most ``width``; rows of runs with none are left alone.
@@ -33,7 +33,8 @@ def apply(y: Tensor, x: Tensor, bounds: Array, layers: Array) -> None:
         raise ValueError(f"the kernel of heads reads float32, not {x.dtype}")
     if len(bounds) and (bounds[-1, 1] > min(len(x), len(y)) or layers[:, 2].max() > y.shape[1]):
         raise ValueError(f"runs to row {bounds[-1, 1]}, {layers[:, 2].max()} wide, from {tuple(x.shape)} to {tuple(y.shape)}")
-    kernels.call(
-        "heads_apply",
-        _Job(y.data_ptr(), x.data_ptr(), y.shape[1], x.shape[1], len(bounds), bounds.ctypes.data, layers.ctypes.data),
-    )
+    job = _Job(
+        y.data_ptr(), x.data_ptr(), y.shape[1], x.shape[1], tanh, len(bounds), bounds.ctypes.data, layers.ctypes.data
+    )  # fmt: skip
+    if not kernels.call("heads_apply", job):
+        raise ValueError(f"the kernel of heads does not read {x.shape[1]} inputs")

@@ -43,11 +43,15 @@ INLINE void down(const char *x, int64_t inputs, const factors *f, value *low, in
         int64_t k = 0;
         for (; k + whole <= width; k += whole) multiply(x + k, width, a + k, next, whole, sum, rows, half);
         if (k < width) multiply(x + k, width, a + k, next, width - k, sum, rows, half);
-        UNROLLED for (int row = 0; row < rows; row++) {
-            floats found = {0};
-            *(four *)&found = totals(sum[row][0], sum[row][1], sum[row][2], sum[row][3]);
-            write(low, row * f->rank + r, found, 4, half);
-        }
+        floats found = {0};
+        if (rows == BLOCK)
+            found = all_totals(sum);
+        else
+            *(four *)&found = totals(sum[0][0], sum[0][1], sum[0][2], sum[0][3]);
+        char lines[sizeof found];
+        write(lines, 0, found, LANES, half);
+        UNROLLED for (int row = 0; row < rows; row++)
+            memcpy((char *)low + bytes(row * f->rank + r, half), lines + bytes(4 * row, half), bytes(4, half));
     }
 }
 

@@ -121,7 +121,7 @@ class TextClassifier:
     def _pool(self, states: Tensor, batch: Batch) -> Tensor:
         pooled = self.encoder.pool(states, batch.lora) if self.encoder.pools else torch.empty_like(states)
         batch.heads.dense(pooled, states)
-        return pooled.tanh_()
+        return pooled
 
 
 def _group(row: Row) -> tuple[int, int]:

@@ -144,6 +144,25 @@ INLINE four totals(floats a, floats b, floats c, floats d) {
     return __builtin_shufflevector(pq, rs, 0, 1, 4, 5) + __builtin_shufflevector(pq, rs, 2, 3, 6, 7);
 }
 
+/* The sums over the lanes of sixteen vectors, those of v[row][0..3] row after row. Half of the work of four times four. */
+INLINE floats all_totals(floats v[4][4]) {
+#define HALVES(a, b)                                                                                     \
+    (__builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +            \
+     __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
+#define QUARTERS(a, b)                                                                                   \
+    (__builtin_shufflevector(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +          \
+     __builtin_shufflevector(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31))
+#define PAIRS(a, b)                                                                                      \
+    (__builtin_shufflevector(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +          \
+     __builtin_shufflevector(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31))
+#define ONES(a, b)                                                                                       \
+    (__builtin_shufflevector(a, b, 0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30) +         \
+     __builtin_shufflevector(a, b, 1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31))
+    floats each[4];
+    UNROLLED for (int i = 0; i < 4; i++) each[i] = QUARTERS(HALVES(v[0][i], v[1][i]), HALVES(v[2][i], v[3][i]));
+    return ONES(PAIRS(each[0], each[1]), PAIRS(each[2], each[3]));
+}
+
 INLINE float total(floats v) {
     four sum = quarter(v);
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
@@ -172,6 +191,12 @@ INLINE floats exponential(floats x) {
     sum = sum * rest + 1.6666665459e-1f;
     sum = sum * rest + 5.0000001201e-1f;
     return (sum * rest * rest + rest + 1.0f) * (floats)((power + 127) << 23);
+}
+
+/* The hyperbolic tangent, to 1e-7. */
+INLINE floats tangent(floats x) {
+    floats away = either(x < 0, x, -x), e = exponential(away + away), positive = (1.0f - e) / (1.0f + e);
+    return either(x < 0, -positive, positive);
 }
 
 #define FLAT 5.3f /* from here on the error function of x / √2 is one, in float32 */

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import linear
 
@@ -14,12 +14,19 @@ from service.models.heads import Head, Heads
 needs_kernel = pytest.mark.skipif(not kernels.available, reason="no C compiler was there when the package was installed")
 
 
-@settings(deadline=None)
+@pytest.fixture(params=[pytest.param("kernel", marks=needs_kernel), "torch"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "torch":
+        monkeypatch.setattr(kernels, "available", False)
+
+
+@pytest.mark.usefixtures("way")
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(hidden=st.integers(1, 70), runs=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 11), st.booleans()), max_size=6))
 def test_every_run_gets_its_own_head(hidden: int, runs: list[tuple[int, int, bool]]) -> None:
     generator = torch.Generator().manual_seed(hidden)
     rows = sum(count for count, _, _ in runs)
-    states, pooled = torch.randn(rows + 2, hidden, generator=generator), torch.randn(rows + 2, hidden, generator=generator)
+    states, pooled = torch.randn(rows + 2, hidden, generator=generator), 3 * torch.randn(rows + 2, hidden, generator=generator)
     expected: list[torch.Tensor] = []
     expected_pool, placed, first = pooled.clone(), [], 0
     for count, labels, own in runs:
@@ -27,16 +34,16 @@ def test_every_run_gets_its_own_head(hidden: int, runs: list[tuple[int, int, boo
         out = torch.randn(labels, hidden, generator=generator), torch.randn(labels, generator=generator)
         if dense:
             expected_pool[first : first + count] = linear(states[first : first + count], *dense)
-        expected += linear(expected_pool[first : first + count], *out)
+        expected += linear(expected_pool[first : first + count].tanh(), *out)
         placed.append((first, first + count, Head(dense, out)))
         first += count
     heads = Heads.of(placed)
     heads.dense(pooled, states)
-    torch.testing.assert_close(pooled, expected_pool, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(pooled, expected_pool, atol=1e-5, rtol=1e-5)
     found = heads.logits(pooled)
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
 @needs_kernel
@@ -49,3 +56,12 @@ def test_the_kernel_refuses_what_it_cannot_read() -> None:
         heads.logits(torch.zeros(5, 8).bfloat16())
     with pytest.raises(ValueError, match="contiguous"):
         heads_kernel.apply(torch.zeros(8, 4), torch.zeros(8, 4).T, heads.bounds, torch.zeros(1, 3, dtype=torch.int64).numpy())
+    with pytest.raises(ValueError, match="does not read 9000 inputs"):
+        heads_kernel.apply(torch.zeros(5, 3), torch.zeros(5, 9000), heads.bounds, heads.out_table)
+
+
+@needs_kernel
+def test_what_is_not_a_number_stays_none() -> None:
+    heads = Heads.of([(0, 1, Head(None, (torch.ones(1, 8), torch.zeros(1))))])
+    (logit,) = heads.logits(torch.tensor([[0.0] * 7 + [float("nan")]]))
+    assert bool(logit.isnan())
