@@ -5,6 +5,7 @@
 #include "vectors.h"
 
 #define MAX_INPUTS 8192
+#define AT_ONCE 64 /* outputs that one thread computes at a time */
 #define WORTH_A_TEAM 1000000 /* weights below which waking other threads costs more than it saves */
 
 /* One run's layer: weight (outputs, inputs) and bias (outputs). No outputs: its rows are left alone. */
@@ -45,7 +46,7 @@ INLINE void outputs(const job *j, const layer *l, const float *x, int64_t row, i
     }
 }
 
-INLINE void block(const job *j, const layer *l, int64_t row, int rows) {
+INLINE void block(const job *j, const layer *l, int64_t row, int64_t from, int64_t to, int rows) {
     const float *x = j->x + row * j->inputs;
     float bent[BLOCK * MAX_INPUTS];
     if (j->tanh) {
@@ -55,14 +56,17 @@ INLINE void block(const job *j, const layer *l, int64_t row, int rows) {
         }
         x = bent;
     }
-    for (int64_t n = 0; n < l->outputs; n += 4) outputs(j, l, x, row, n, rows);
+    for (int64_t n = from; n < to; n += 4) outputs(j, l, x, row, n, rows);
 }
 
-FOR_EACH_PROCESSOR static void run(const job *j, int64_t number) {
+/* The rows of one run, and their outputs from `from` on, as many as one thread takes. */
+FOR_EACH_PROCESSOR static void run(const job *j, int64_t number, int64_t from) {
     const layer *l = j->layers + number;
-    int64_t row = j->bounds[2 * number], stop = l->outputs ? j->bounds[2 * number + 1] : row;
-    for (; row + BLOCK <= stop; row += BLOCK) block(j, l, row, BLOCK);
-    for (; row < stop; row++) block(j, l, row, 1);
+    int64_t row = j->bounds[2 * number], stop = j->bounds[2 * number + 1];
+    int64_t to = from + AT_ONCE < l->outputs ? from + AT_ONCE : l->outputs;
+    if (from >= to) return;
+    for (; row + BLOCK <= stop; row += BLOCK) block(j, l, row, from, to, BLOCK);
+    for (; row < stop; row++) block(j, l, row, from, to, 1);
 }
 
 static int64_t work(const job *j) {
@@ -74,8 +78,13 @@ static int64_t work(const job *j) {
 /* The one entry point. Returns 0, or 1 for more inputs than there is room for. */
 int heads_apply(const job *j) {
     if (j->inputs > MAX_INPUTS) return 1;
+    int64_t parts = 1;
+    for (int64_t n = 0; n < j->runs; n++) {
+        int64_t own = (j->layers[n].outputs + AT_ONCE - 1) / AT_ONCE;
+        parts = own > parts ? own : parts;
+    }
     int team = work(j) >= WORTH_A_TEAM;
 #pragma omp parallel for schedule(dynamic, 1) if (team)
-    for (int64_t n = 0; n < j->runs; n++) run(j, n);
+    for (int64_t n = 0; n < j->runs * parts; n++) run(j, n / parts, n % parts * AT_ONCE);
     return 0;
 }

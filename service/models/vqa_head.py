@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from service.errors import AdapterIncompatible
+from service.models import heads_kernel
 from service.models.linear import product
 from service.models.values import copied, is_finite
 from service.wording import shown
@@ -111,11 +112,15 @@ class VqaHead:
     def logits(self, image: Tensor, question: Tensor) -> Tensor:
         """Logits, (n, answers), of image embeddings, (n, d), and question embeddings, (n, e), of which it may read less."""
         question = question[:, : self.hidden_weight.shape[1] - image.shape[1]]
-        hidden = product(torch.cat([image, question], dim=-1), self.hidden_weight, self.hidden_bias, "relu")
-        logits = product(hidden, self.output_weight, self.output_bias)
+        hidden = _product(torch.cat([image, question], dim=-1), self.hidden_weight, self.hidden_bias).relu_()
+        logits = _product(hidden, self.output_weight, self.output_bias)
         if (prior := self.prior) is not None:
-            logits += product(image, prior.weight, prior.bias) * linear(question, prior.gate_weight, prior.gate_bias)
+            logits += _product(image, prior.weight, prior.bias) * linear(question, prior.gate_weight, prior.gate_bias)
         return logits
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return heads_kernel.layer(x, weight, bias) if heads_kernel.reads(x, weight, bias) else product(x, weight, bias)
 
 
 def _shapes(inputs: int, hidden: int | None, answers: int) -> dict[str, Shape]:
