@@ -33,6 +33,7 @@ from training.vqa_flags import (
     CACHE,
     Cache,
     Data,
+    Folds,
     Grouped,
     ImageScale,
     MaxAnswers,
@@ -42,6 +43,7 @@ from training.vqa_flags import (
     SkipBad,
     WordNet,
 )  # fmt: skip
+from training.vqa_folds import cross_validated
 from training.vqa_measure import NO_WORDNET, Similarity, similarity_of
 from training.vqa_model import Recipe
 from training.vqa_run import Towers, everything, fit, run
@@ -51,6 +53,8 @@ the figures are those of a twin that had seen a tenth less, and cannot be measur
 PRIOR_NOTE = (
     """ What the image encoder's own ImageNet classes say of each answer is added, as much as the question lets through."""
 )
+FOLDS_NOTE = """Cross-validation has the share of all questions that are answered rightly by heads that were fitted by the same \
+recipe without the question's fold, of which the first is the validation split. """
 WUPS_NOTE = """WUPS is that of DAQUAR's authors: sets of answers, Wu and Palmer's similarity in WordNet, a tenth of it where it \
 is below 0.9, or 0.0. """
 DEFAULTS = Recipe()
@@ -58,14 +62,29 @@ console = Console(highlight=False)
 
 
 def train(
-    data: VqaData, recipe: Recipe, name: str, source: str, cache: Path, alike: Similarity | None = None, *, skip_bad: bool = False
+    data: VqaData,
+    recipe: Recipe,
+    name: str,
+    source: str,
+    cache: Path,
+    alike: Similarity | None = None,
+    *,
+    folds: int = 1,
+    grouped: bool = False,
+    skip_bad: bool = False,
 ) -> Bundle:
-    """Embed once, train, and return the finished bundle; WUPS is measured if there is ``alike`` to do it by."""
+    """Embed once, train, and return the finished bundle.
+
+    WUPS is measured if there is ``alike`` to do it by, and accuracy over every question if there are ``folds`` to do it in.
+    """
     started = time.monotonic()
     loaded = Towers.load(recipe.image_encoder, recipe.sentence_encoder)
     with Progress(console=console) as progress:
         read, features = embed(data, loaded.images, loaded.sentences, cache, progress, skip_bad=skip_bad)
         done = run(read, features, loaded, recipe, progress)
+        metrics = done.metrics(alike)
+        if folds > 1:
+            metrics["cross-validation"] = cross_validated(done, recipe, folds, progress, grouped=grouped)
         tensors = fit(everything(done.features), done.named, recipe, progress, done.prior)[0] if recipe.refit else done.tensors
     config = adapter_config(done.data, loaded, recipe)
     VqaHead.parse(config, tensors, done.data.answers, *towers(loaded.images, loaded.sentences))  # what a server would say of it
@@ -77,11 +96,12 @@ def train(
             "image_encoder": BaseRef(name=loaded.images.name, fingerprint=loaded.images.fingerprint),
             "sentence_encoder": BaseRef(name=loaded.sentences.name, fingerprint=loaded.sentences.fingerprint),
         },
-        metrics=done.metrics(alike),
+        metrics=metrics,
         recipe={
             **recipe.resolved(),
             "data": described(done.data, source),
             "curve": done.curve,
+            "folds": folds,
             "libraries": library_versions(),
             "duration_seconds": round(time.monotonic() - started, 1),
         },
@@ -126,6 +146,7 @@ def describe(manifest: Manifest, data: VqaData, source: str, recipe: Recipe) -> 
         "was picked by it: the weights are those after the last epoch, measured as they are stored. The curve's accuracy is the "
         "mean of the heads by themselves. "
         f"{REFITTED if recipe.refit else ''}"
+        f"{FOLDS_NOTE if 'cross-validation' in manifest.metrics else ''}"
         "Unless the data says otherwise answers in digits count as number, names of colours as colour, the others as object. "
         "`accuracy_question_only` and `accuracy_image_only` are those of heads that saw nothing else: what guessing reaches. "
         f"{WUPS_NOTE if 'wups_0.9' in manifest.metrics['validation'] else ''}",
@@ -154,6 +175,7 @@ def main(
         bool, typer.Option(help="once measured, train again on all questions, the held-out ones too")
     ] = DEFAULTS.refit,
     seed: Annotated[int, typer.Option(min=0, help="of the held-out tenth and of training")] = DEFAULTS.seed,
+    folds: Folds = 1,
     grouped: Grouped = False,
     skip_bad: SkipBad = False,
     min_coverage: MinCoverage = MIN_COVERAGE,
@@ -171,7 +193,7 @@ def main(
         loaded = load_vqa_data(data, seed, grouped=grouped, skip_bad=skip_bad, min_coverage=min_coverage, max_answers=max_answers)
         sizes = ", ".join(f"{len(part):,} {split}" for split, part in loaded.splits.items())
         console.print(f"{data.name}: {sizes}; {len(loaded.answers)} answers; {len(loaded.bad)} bad rows left out")
-        bundle = train(loaded, recipe, name, data.name, cache, alike, skip_bad=skip_bad)
+        bundle = train(loaded, recipe, name, data.name, cache, alike, folds=folds, grouped=grouped, skip_bad=skip_bad)
         write_bundle(bundle, output)
     except (DataError, QuickchangeError) as error:
         console.print(f"[red]error:[/] {error}", soft_wrap=True)

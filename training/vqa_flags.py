@@ -13,6 +13,7 @@ Members = Annotated[int, typer.Option(min=1, help="heads side by side, each trai
 MemberSize = Annotated[int, typer.Option(min=1, help="width of each")]
 ImageScale = Annotated[float, typer.Option(min=0, help="of image features beside the question's")]
 Grouped = Annotated[bool, typer.Option("--grouped", help="keep equal questions about one image on one side")]
+Folds = Annotated[int, typer.Option(min=1, help="measure on every question, each by heads fitted without its fold; 1: not")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="leave out rows and images that cannot be read")]
 MinCoverage = Annotated[float, typer.Option(min=0, max=1, help="least share of questions whose answer is in the list")]
 MaxAnswers = Annotated[int, typer.Option(min=2, help="most answers of a list that the data does not bring")]

@@ -79,20 +79,20 @@ def run(data: VqaData, features: Features, towers: Towers, recipe: Recipe, progr
     prior = answer_weights(towers.loaded, towers.sentences, named) if recipe.prior else None
     tensors, curve = fit(features, named, recipe, progress, prior)
     served = VqaHead.of({name: tensor.float() for name, tensor in tensors.items()})
-    predicted = {name: _answers(_logits(served, features, rows), data) for name, rows in asked.items()}
+    predicted = {name: _answers(logits(served, features, rows), data) for name, rows in asked.items()}
     return Run(data, features, named, prior, tensors, curve, predicted, guessed)
 
 
 def fit(
-    features: Features, named: Tensor, recipe: Recipe, progress: Progress, prior: Tensor | None = None
+    features: Features, named: Tensor, recipe: Recipe, progress: Progress, prior: Tensor | None = None, shown: str = "training"
 ) -> tuple[dict[str, Tensor], list[dict[str, float]]]:
     """The tensors in float16, and every epoch's loss and held-out accuracy, means over the members by themselves.
 
-    ``prior`` (answers, image) is what to begin with (``vqa_prior.py``).
+    ``prior`` (answers, image) is what to begin with (``vqa_prior.py``); ``shown`` is what the bar of progress says.
     Nothing is picked by held-out accuracy: every member is kept as it is after its last epoch.
     """
     inputs = Inputs(features, recipe, answers=prior)
-    heads, curve = _fit(features, inputs, named, recipe, progress, "training")
+    heads, curve = _fit(features, inputs, named, recipe, progress, shown)
     return halve(export(heads, inputs)), curve
 
 
@@ -119,7 +119,8 @@ def _fit(
 
 
 @torch.inference_mode()
-def _logits(head: VqaHead, features: Features, rows: Tensor) -> Tensor:
+def logits(head: VqaHead, features: Features, rows: Tensor) -> Tensor:
+    """What a head makes of rows of the features, (rows, answers)."""
     chunks = [head.logits(features.images[r[:, 0]], features.questions[r[:, 1]]) for r in torch.split(rows, 1024)]
     return torch.cat(chunks)
 

@@ -26,9 +26,10 @@ from training.bundles import write_bundle
 from training.train_vqa_head import main, train
 from training.vqa_data import load_vqa_data
 from training.vqa_features import Features
+from training.vqa_folds import cross_validated
 from training.vqa_model import Heads, Inputs, Recipe, export, predict, similar_answers
 from training.vqa_prior import answer_weights
-from training.vqa_run import everything, fit
+from training.vqa_run import Run, everything, fit
 
 TINY = Recipe(members=2, member_size=8, epochs=3, batch_size=8, refit=False)
 QUIET = Progress(disable=True)
@@ -169,6 +170,41 @@ def test_refitting_learns_from_all_questions_and_keeps_the_figures_of_before(tmp
     card = " ".join(bytes(refitted.files["README.md"]).decode().split())
     assert "cannot be measured again on these weights" in card
     assert len(everything(features()).rows["train"]) == 64
+
+
+@pytest.mark.parametrize(("grouped", "twins_tell"), [(False, True), (True, False)])
+def test_in_cross_validation_no_heads_have_seen_what_they_answer(tmp_path: Path, *, grouped: bool, twins_tell: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    answers = torch.randint(3, (80,), generator=generator)  # which nothing tells but the question itself
+    rows = torch.stack([torch.zeros(80, dtype=torch.int64), torch.arange(80), answers], dim=1)
+    given = Features(
+        torch.zeros(1, 4),
+        torch.randn(80, 32, generator=generator),
+        {"train": rows[8:].repeat(2, 1), "validation": rows[:8]},  # each of them asked twice
+    )
+    recipe = replace(TINY, epochs=60, member_size=32, input_dropout=0.0, hidden_dropout=0.0, answer_similarity=0.0)
+    tensors, curve = fit(given, torch.eye(3), recipe, QUIET)
+    data = load_vqa_data(daquar(tmp_path / "daquar"))
+    done = Run(data, given, torch.eye(3), None, tensors, curve, {}, {})
+    found = cross_validated(done, recipe, 4, QUIET, grouped=grouped)
+    assert found["questions"] == len(rows) + 72
+    assert (found["accuracy"] > 0.65) == twins_tell
+    assert found["standard_error"] == pytest.approx((found["accuracy"] * (1 - found["accuracy"]) / 152) ** 0.5, abs=1e-4)
+
+
+def test_the_command_cross_validates_and_says_where_there_is_too_little(tmp_path: Path, clip: str) -> None:
+    folder = str(daquar(tmp_path / "data"))
+    encoders = ("--image-encoder", clip, "--sentence-encoder", clip, "--members", "1", "--member-size", "8", "--epochs", "1")
+    places = ("--output", str(tmp_path / "out"), "--cache", str(tmp_path / "cache"))
+    code, printed = command(folder, "--name", "walls", *encoders, *places, "--folds", "3")
+    assert code == 0, printed
+    bundle = read_bundle(tmp_path / "out")
+    data = load_vqa_data(Path(folder))
+    assert bundle.manifest.metrics["cross-validation"]["questions"] == sum(map(len, data.splits.values()))
+    assert bundle.manifest.recipe["folds"] == 3
+    assert "Cross-validation has the share of all questions" in " ".join(bytes(bundle.files["README.md"]).decode().split())
+    code, printed = command(folder, "--name", "walls", *encoders, *places, "--folds", "9999")
+    assert code == 1 and "error: --folds 9999: there are" in printed
 
 
 def command(*arguments: str) -> tuple[int, str]:
