@@ -12,7 +12,7 @@ from torch import Tensor
 from service.models.vqa_head import VqaHead
 from training.data import DataError
 from training.vqa_model import Recipe
-from training.vqa_run import TRAIN, Run, fit, logits
+from training.vqa_run import CPU, TRAIN, Run, fit, logits
 
 VALIDATION = "validation"
 
@@ -49,5 +49,4 @@ def _parts(rows: Tensor, count: int, seed: int, *, grouped: bool) -> list[Tensor
 
 
 def _right(done: Run, tensors: dict[str, Tensor], rows: Tensor) -> Tensor:
-    head = VqaHead.of({name: tensor.float() for name, tensor in tensors.items()})
-    return logits(head, done.features, rows).argmax(-1) == rows[:, 2]
+    return logits(VqaHead.of(tensors).to(CPU), done.features, rows).argmax(-1) == rows[:, 2]

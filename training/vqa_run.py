@@ -10,6 +10,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from service.models.image_encoder import ImageEncoder, load_image_encoder
+from service.models.loaded_vqa_head import LoadedVqaHead
 from service.models.sentence_encoder import SentenceEncoder, load_sentence_encoder
 from service.models.vqa_head import VqaHead
 from training.bundles import halve
@@ -78,7 +79,7 @@ def run(data: VqaData, features: Features, towers: Towers, recipe: Recipe, progr
         guessed[sees] = {name: _answers(predict(heads, inputs, rows).mean(0), data) for name, rows in asked.items()}
     prior = answer_weights(towers.loaded, towers.sentences, named) if recipe.prior else None
     tensors, curve = fit(features, named, recipe, progress, prior)
-    served = VqaHead.of({name: tensor.float() for name, tensor in tensors.items()})
+    served = VqaHead.of(tensors).to(CPU)
     predicted = {name: _answers(logits(served, features, rows), data) for name, rows in asked.items()}
     return Run(data, features, named, prior, tensors, curve, predicted, guessed)
 
@@ -119,7 +120,7 @@ def _fit(
 
 
 @torch.inference_mode()
-def logits(head: VqaHead, features: Features, rows: Tensor) -> Tensor:
+def logits(head: LoadedVqaHead, features: Features, rows: Tensor) -> Tensor:
     """What a head makes of rows of the features, (rows, answers)."""
     chunks = [head.logits(features.images[r[:, 0]], features.questions[r[:, 1]]) for r in torch.split(rows, 1024)]
     return torch.cat(chunks)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import ctypes
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from service.models import kernels
 from service.models.kernels import Array
-
-MAX_INPUTS = 8192  # as in the C file
 
 
 class _Job(ctypes.Structure):
@@ -22,21 +19,6 @@ class _Job(ctypes.Structure):
         ("bounds", ctypes.c_void_p),
         ("layers", ctypes.c_void_p),
     )
-
-
-def reads(x: Tensor, *weights: Tensor) -> bool:
-    """Whether the kernel is there, and these lie as it reads them."""
-    tensors = (x, *weights)
-    fits = all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.is_contiguous() for tensor in tensors)
-    return kernels.available and fits and x.shape[1] <= MAX_INPUTS
-
-
-def layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``x weightᵀ + bias``, (rows, out), of what it :func:`reads`: each thread takes some of the outputs, of all rows."""
-    y = x.new_empty(len(x), len(weight))
-    bounds: Array = np.array([[0, len(x)]], np.int64)
-    apply(y, x, bounds, np.array([[weight.data_ptr(), bias.data_ptr(), len(weight)]], np.int64))
-    return y
 
 
 def apply(y: Tensor, x: Tensor, bounds: Array, layers: Array, *, tanh: bool = False) -> None:

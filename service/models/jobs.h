@@ -67,4 +67,5 @@ void VARIANT(lora_tile)(const lora_job *j, int64_t first, int64_t stop);
 int VARIANT(attention)(const attention_job *j);
 int VARIANT(int8_linear)(const product_job *j);
 int VARIANT(float32_linear)(const product_job *j);
+int VARIANT(float16_linear)(const product_job *j);
 int bfloat16_linear(const product_job *j);

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from service.models import kernels, lora_kernel
+from service.models.values import zeros
 
 MAX_INPUTS = 8192  # as in the C files
 STRIP = 64
-GROUP = {torch.int8: 4, torch.bfloat16: 2, torch.float32: 1}  # inputs that one instruction takes
+GROUP = {torch.int8: 4, torch.bfloat16: 2, torch.float32: 1, torch.float16: 1}  # inputs that one instruction takes
 
-Kernel = Literal["int8_linear", "bfloat16_linear", "float32_linear"]
+Kernel = Literal["int8_linear", "bfloat16_linear", "float32_linear", "float16_linear"]
 
 
 class Layer(ctypes.Structure):
@@ -73,8 +74,10 @@ def in_bfloat16(weight: Tensor, bias: Tensor) -> Weights:
 
 
 def in_float32(weight: Tensor, bias: Tensor) -> Weights:
-    """Lay out ``weight`` (out, in) and ``bias`` (out,)."""
-    return _weights("float32_linear", weight, [_strips(weight.float()), _filled(bias.float(), STRIP)])
+    """Lay out ``weight`` (out, in) and ``bias`` (out,); one in float16 stays so, and computes the same from half the bytes."""
+    kept = weight if weight.dtype == torch.float16 else weight.float()
+    kernel: Kernel = "float16_linear" if kept.dtype == torch.float16 else "float32_linear"
+    return _weights(kernel, kept, [_strips(kept), _filled(bias.float(), STRIP)])
 
 
 def linear(y: Tensor, x: Tensor, weights: Weights, *, gelu: bool = False, lora: lora_kernel.Job | None = None) -> None:
@@ -100,12 +103,19 @@ def _weights(kernel: Kernel, weight: Tensor, tensors: Sequence[Tensor]) -> Weigh
     return Weights(kernel, Layer(inputs, outputs, *(tensor.data_ptr() for tensor in tensors)), tensors)
 
 
+def float32_bytes(weight: Tensor) -> int:
+    """What :func:`in_float32` makes of such a weight and its bias take."""
+    outputs, inputs = kernels.padded(weight.shape[0], STRIP), weight.shape[1]
+    return outputs * (inputs * (2 if weight.dtype == torch.float16 else 4) + 4)
+
+
 def _strips(values: Tensor) -> Tensor:
     outputs, inputs = values.shape
     group = GROUP[values.dtype]
     whole = values.new_zeros(kernels.padded(outputs, STRIP), kernels.padded(inputs, group))
     whole[:outputs, :inputs] = values
-    return whole.view(-1, STRIP, whole.shape[1] // group, group).transpose(1, 2).contiguous()
+    strips = whole.view(-1, STRIP, whole.shape[1] // group, group).transpose(1, 2)
+    return zeros(strips.numel(), strips.device, strips.dtype).view(strips.shape).copy_(strips)
 
 
 def _filled(values: Tensor, step: int) -> Tensor:

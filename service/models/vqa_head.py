@@ -12,11 +12,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from service.errors import AdapterIncompatible
-from service.models import heads_kernel
-from service.models.linear import product
+from service.models.loaded_vqa_head import FLOAT, LoadedPrior, LoadedVqaHead, layer, layer_bytes
 from service.models.values import copied, is_finite
 from service.wording import shown
 
@@ -56,7 +54,7 @@ class Prior:
 class VqaHead:
     """A head: ``hidden_weight`` (hidden, image + question), ``output_weight`` (answers, hidden), their biases, and any prior.
 
-    They have the types of their file until :meth:`to` makes a head that answers.
+    They have the types of their file; :meth:`to` makes of them a head that answers.
     """
 
     hidden_weight: Tensor
@@ -95,9 +93,23 @@ class VqaHead:
             raise AdapterIncompatible(faults)
         return cls.of(tensors)
 
-    def to(self, device: torch.device) -> VqaHead:
-        """The head on ``device``, in float32."""
-        return VqaHead.of({name: copied(tensor, device) for name, tensor in self.tensors.items()})
+    def to(self, device: torch.device) -> LoadedVqaHead:
+        """The head on ``device``, ready to answer."""
+        loaded = None
+        if (prior := self.prior) is not None:
+            gate = copied(prior.gate_weight, device), copied(prior.gate_bias, device)
+            loaded = LoadedPrior(layer(prior.weight, prior.bias, device), gate)
+        hidden = layer(self.hidden_weight, self.hidden_bias, device)
+        output = layer(self.output_weight, self.output_bias, device)
+        return LoadedVqaHead(hidden, output, self.hidden_weight.shape[1], loaded)
+
+    def nbytes_on(self, device: torch.device) -> int:
+        """What :meth:`to` takes there."""
+        layers = [(self.hidden_weight, self.hidden_bias), (self.output_weight, self.output_bias)]
+        if (prior := self.prior) is None:
+            return sum(layer_bytes(*one, device) for one in layers)
+        gate = FLOAT * (prior.gate_weight.numel() + prior.gate_bias.numel())
+        return gate + sum(layer_bytes(*one, device) for one in (*layers, (prior.weight, prior.bias)))
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -108,19 +120,6 @@ class VqaHead:
             return found
         parts = (prior.weight, prior.bias, prior.gate_weight, prior.gate_bias)
         return found | dict(zip(PRIOR, parts, strict=True))
-
-    def logits(self, image: Tensor, question: Tensor) -> Tensor:
-        """Logits, (n, answers), of image embeddings, (n, d), and question embeddings, (n, e), of which it may read less."""
-        question = question[:, : self.hidden_weight.shape[1] - image.shape[1]]
-        hidden = _product(torch.cat([image, question], dim=-1), self.hidden_weight, self.hidden_bias).relu_()
-        logits = _product(hidden, self.output_weight, self.output_bias)
-        if (prior := self.prior) is not None:
-            logits += _product(image, prior.weight, prior.bias) * linear(question, prior.gate_weight, prior.gate_bias)
-        return logits
-
-
-def _product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return heads_kernel.layer(x, weight, bias) if heads_kernel.reads(x, weight, bias) else product(x, weight, bias)
 
 
 def _shapes(inputs: int, hidden: int | None, answers: int) -> dict[str, Shape]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from service.errors import AdapterIncompatible, InvalidInput
 from service.models.image_encoder import ImageEncoder
+from service.models.loaded_vqa_head import LoadedVqaHead
 from service.models.sentence_encoder import SentenceEncoder
 from service.models.vqa_head import Tower, VqaHead
 from service.store.bundle import VISUAL_QUESTION_ANSWERING, Bundle
@@ -31,7 +32,6 @@ from service.tasks.shadow import Comparisons, Shadow
 
 IMAGE_TOKENS = 64  # what a new image costs in a batch, beside a question's tokens: about the ratio of their forwards
 TOP_ANSWERS = 5
-FLOAT = 4  # bytes of a float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,8 @@ class VqaRequest:
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
-class Resident:
-    """A version in memory, the host's or the device's: its answers and its head."""
+class Checked:
+    """A version that fits the encoders, in host memory: its answers and its head."""
 
     answers: tuple[str, ...]
     head: VqaHead
@@ -61,6 +61,14 @@ class Resident:
     def nbytes(self) -> int:
         """What its tensors take."""
         return sum(tensor.nbytes for tensor in self.head.tensors.values())
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Resident:
+    """A version on the device: its answers and its head."""
+
+    answers: tuple[str, ...]
+    head: LoadedVqaHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +141,7 @@ class VisualQuestionAnswering:
         self.image_cache: EmbeddingCache[Tensor] = EmbeddingCache(cache_size)
         self.question_cache: EmbeddingCache[Sequence[int]] = EmbeddingCache(cache_size)
         self.residency, self.comparisons = residency, Comparisons()
-        self._lessor: Lessor[Resident, Resident] = Lessor(registry, residency, self.comparisons, VISUAL_QUESTION_ANSWERING, self)
+        self._lessor: Lessor[Checked, Resident] = Lessor(registry, residency, self.comparisons, VISUAL_QUESTION_ANSWERING, self)
 
     def prepare(self, request: VqaRequest) -> list[VqaItem]:
         """Resolve the adapter, decode the image unless its embedding is known, tokenise the questions.
@@ -173,7 +181,7 @@ class VisualQuestionAnswering:
         _compare(rows, answers, began)
         return [answer for _, answer in sorted(zip(batch.places, answers, strict=True), key=itemgetter(0))]
 
-    def parse(self, bundle: Bundle) -> Resident:
+    def parse(self, bundle: Bundle) -> Checked:
         """Check a bundle against the towers; raises :class:`AdapterIncompatible` with all faults."""
         image, sentence = towers(self._images, self._sentences)
         head = fitting(
@@ -181,13 +189,13 @@ class VisualQuestionAnswering:
             {"image_encoder": image.fingerprint, "sentence_encoder": sentence.fingerprint},
             lambda: VqaHead.parse(bundle.config, bundle.tensors, bundle.manifest.labels, image, sentence),
         )
-        return Resident(bundle.manifest.labels, head)
+        return Checked(bundle.manifest.labels, head)
 
-    def device_bytes(self, checked: Resident) -> int:
+    def device_bytes(self, checked: Checked) -> int:
         """What :meth:`load` will take on the device."""
-        return sum(FLOAT * tensor.numel() for tensor in checked.head.tensors.values())
+        return checked.head.nbytes_on(self._device)
 
-    def load(self, checked: Resident) -> Resident:
+    def load(self, checked: Checked) -> Resident:
         """Copy a checked version to the device."""
         return Resident(checked.answers, checked.head.to(self._device))
 

@@ -61,17 +61,6 @@ def test_the_kernel_refuses_what_it_cannot_read() -> None:
 
 
 @needs_kernel
-@settings(deadline=None)
-@given(rows=st.integers(1, 9), inputs=st.integers(1, 90), outputs=st.integers(1, 200))
-def test_a_layer_over_all_rows_is_torchs(rows: int, inputs: int, outputs: int) -> None:
-    generator = torch.Generator().manual_seed(inputs)
-    x, weight, bias = (torch.randn(shape, generator=generator) for shape in ((rows, inputs), (outputs, inputs), (outputs,)))
-    torch.testing.assert_close(heads_kernel.layer(x, weight, bias), linear(x, weight, bias), atol=1e-5, rtol=1e-5)
-    assert heads_kernel.reads(x, weight, bias) and not heads_kernel.reads(x, weight.half(), bias)
-    assert not heads_kernel.reads(x.expand(2, rows, inputs)[:, 0], weight.T)
-
-
-@needs_kernel
 def test_what_is_not_a_number_stays_none() -> None:
     heads = Heads.of([(0, 1, Head(None, (torch.ones(1, 8), torch.zeros(1))))])
     (logit,) = heads.logits(torch.tensor([[0.0] * 7 + [float("nan")]]))

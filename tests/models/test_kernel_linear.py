@@ -86,3 +86,13 @@ def test_what_it_cannot_read_is_refused(layer_type: Layer) -> None:
             layer(wrong)
     assert layer_type.fits(64) and not layer_type.fits(product_kernel.MAX_INPUTS + 2)
     assert layer_type.fits(63) == (kind == torch.float32)
+
+
+@pytest.mark.skipif(not product_kernel.float32_available, reason="this processor or installation has no such kernel")
+@pytest.mark.parametrize("rows", [1, 5, 60])
+def test_weights_in_float16_compute_what_they_do_in_float32(rows: int) -> None:
+    x, weight, bias = made(torch.float32, rows, 37, 130)
+    weight[0, 0], weight[1, 1], weight[2, 2] = 6e-8, -65504, 0  # the least, the largest, none
+    halves = weight.half()
+    assert torch.equal(Float32Linear(halves, bias)(x), Float32Linear(halves.float(), bias)(x))
+    assert product_kernel.float32_bytes(halves) < 0.6 * product_kernel.float32_bytes(weight)

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from service.errors import AdapterIncompatible
+from service.models import product_kernel
 from service.models.vqa_head import Tower, VqaHead
 
 IMAGE, SENTENCE = Tower((6,), "sha256:image"), Tower((4, 8), "sha256:sentence")
+CPU = torch.device("cpu")
 LABELS = ("chair", "red", "2")
 
 
@@ -42,7 +44,7 @@ def faults(made: dict[str, Any], given: dict[str, Tensor], labels: tuple[str, ..
 
 def test_logits_equal_the_plain_layers() -> None:
     given = tensors()
-    head = VqaHead.parse(config(), given, LABELS, IMAGE, SENTENCE)
+    head = VqaHead.parse(config(), given, LABELS, IMAGE, SENTENCE).to(CPU)
     plain = nn.Sequential(nn.Linear(10, 5), nn.ReLU(), nn.Linear(5, 3))
     plain.load_state_dict(dict(zip(("0.weight", "0.bias", "2.weight", "2.bias"), given.values(), strict=True)))
     image, question = torch.randn(7, 6), torch.randn(7, 4)
@@ -58,14 +60,14 @@ def test_the_missions_shape_is_2432_to_512() -> None:
         LABELS,
         Tower((2048,), "a"),
         Tower((384,), "b"),
-    )
+    ).to(CPU)
     assert head.logits(torch.zeros(1, 2048), torch.zeros(1, 384)).shape == (1, 3)
 
 
 def test_a_head_reads_as_much_of_the_questions_embedding_as_it_says() -> None:
     detailed = config(sentence_encoder={"name": "ear", "fingerprint": SENTENCE.fingerprint, "size": 8})
     given = tensors(hidden__weight=torch.randn(5, 14))
-    wide, narrow = (VqaHead.parse(*one, LABELS, IMAGE, SENTENCE) for one in ((detailed, given), (config(), tensors())))
+    wide, narrow = (VqaHead.parse(*one, LABELS, IMAGE, SENTENCE).to(CPU) for one in ((detailed, given), (config(), tensors())))
     image, question = torch.randn(7, 6), torch.randn(7, 8)
     assert torch.equal(narrow.logits(image, question), narrow.logits(image, question[:, :4]))
     assert not torch.allclose(wide.logits(image, question), wide.logits(image, question * torch.tensor([1.0] * 4 + [0.0] * 4)))
@@ -73,11 +75,20 @@ def test_a_head_reads_as_much_of_the_questions_embedding_as_it_says() -> None:
     assert faults(other, tensors()) == ("sentence_encoder.size is 5; this server's has 4 or 8",)
 
 
-def test_half_precision_is_stored_and_float32_is_served() -> None:
-    given = {name: tensor.half() for name, tensor in tensors().items()}
-    head = VqaHead.parse(config(), given, LABELS, IMAGE, SENTENCE).to(torch.device("cpu"))
-    assert head.hidden_weight.dtype == torch.float32
-    assert torch.equal(head.hidden_weight, given["hidden.weight"].float())
+def test_half_precision_is_stored_and_float32_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {name: tensor.half() for name, tensor in prior().items()}
+    stored, widened = (
+        VqaHead.parse(config(), some, LABELS, IMAGE, SENTENCE)
+        for some in (given, {name: tensor.float() for name, tensor in given.items()})
+    )
+    image, question = torch.randn(7, 6), torch.randn(7, 4)
+    logits = stored.to(CPU).logits(image, question)
+    assert logits.dtype == torch.float32 and torch.equal(logits, widened.to(CPU).logits(image, question))
+    if product_kernel.float32_available:
+        assert stored.nbytes_on(CPU) < widened.nbytes_on(CPU)
+    monkeypatch.setattr(product_kernel, "float32_available", False)
+    torch.testing.assert_close(stored.to(CPU).logits(image, question), logits, atol=1e-5, rtol=1e-5)
+    assert stored.nbytes_on(CPU) == widened.nbytes_on(CPU) == 4 * sum(tensor.numel() for tensor in given.values())
 
 
 def test_every_fault_is_listed_at_once() -> None:
@@ -154,11 +165,11 @@ def prior(**changes: Tensor) -> dict[str, Tensor]:
 
 def test_a_prior_from_the_image_is_added_as_much_as_the_question_says() -> None:
     given = prior()
-    head, plain = (VqaHead.parse(config(), some, LABELS, IMAGE, SENTENCE).to(torch.device("cpu")) for some in (given, tensors()))
+    head, plain = (VqaHead.parse(config(), some, LABELS, IMAGE, SENTENCE) for some in (given, tensors()))
     image, question = torch.randn(7, 6), torch.randn(7, 4)
     gate = question @ given["gate.weight"].T + given["gate.bias"]
-    expected = plain.logits(image, question) + gate * (image @ given["prior.weight"].T + given["prior.bias"])
-    assert torch.allclose(head.logits(image, question), expected, atol=1e-5)
+    expected = plain.to(CPU).logits(image, question) + gate * (image @ given["prior.weight"].T + given["prior.bias"])
+    assert torch.allclose(head.to(CPU).logits(image, question), expected, atol=1e-5)
     assert list(head.tensors) == list(given) and list(plain.tensors) == list(tensors())
 
 

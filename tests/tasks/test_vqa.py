@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
@@ -204,7 +205,8 @@ def test_a_broken_image_fails_each_that_brings_it(bench: Bench) -> None:
 def test_logits_that_are_not_finite_fail_their_own_row_alone(bench: Bench, towers: Towers) -> None:
     huge = vqa_bundle(*towers, ["x", "y"], seed=9)
     loaded = bench.task.load(bench.task.parse(huge))
-    loaded.head.output_bias.copy_(torch.tensor([float("inf"), 0.0]))
+    infinite = replace(loaded.head, output=lambda hidden: torch.full((len(hidden), 2), float("inf")))
+    loaded = replace(loaded, head=infinite)
     (good,) = bench.items("a")
     bad = VqaItem(good.image, good.question, good.tokens, good.ref, loaded, good.top_k)
     answers = bench.task.forward(bench.task.collate([bad, good, bad]))

@@ -29,7 +29,7 @@ from training.vqa_features import Features
 from training.vqa_folds import cross_validated
 from training.vqa_model import Heads, Inputs, Recipe, export, predict, similar_answers
 from training.vqa_prior import answer_weights
-from training.vqa_run import Run, everything, fit
+from training.vqa_run import CPU, Run, everything, fit
 
 TINY = Recipe(members=2, member_size=8, epochs=3, batch_size=8, refit=False)
 QUIET = Progress(disable=True)
@@ -62,10 +62,10 @@ def test_heads_side_by_side_give_the_mean_of_their_logits() -> None:
     inputs = Inputs(given, TINY)
     torch.manual_seed(0)
     heads = Heads(inputs.size, 3, replace(TINY, members=3))
-    served = VqaHead.of({name: tensor.clone() for name, tensor in export(heads, inputs).items()})
+    served = VqaHead.of(export(heads, inputs)).to(CPU)
     rows = given.rows["validation"]
     logits = served.logits(given.images[rows[:, 0]], given.questions[rows[:, 1]])
-    assert served.hidden_weight.shape == (24, 14)
+    assert export(heads, inputs)["hidden.weight"].shape == (24, 14)
     assert torch.allclose(logits, predict(heads, inputs, rows).mean(0), atol=1e-5)
 
 
@@ -82,7 +82,7 @@ def test_a_prior_is_standardised_gated_by_the_question_and_exported_exactly() ->
     torch.manual_seed(0)
     heads = Heads(inputs.size, 3, TINY, inputs.prior)
     torch.nn.init.normal_(heads.gate_weight)
-    served = VqaHead.of({name: tensor.clone() for name, tensor in export(heads, inputs).items()})
+    served = VqaHead.of(export(heads, inputs)).to(CPU)
     logits = served.logits(given.images[rows[:, 0]], given.questions[rows[:, 1]])
     assert torch.allclose(logits, predict(heads, inputs, rows).mean(0), atol=1e-4)
 
@@ -133,7 +133,7 @@ def test_training_is_repeatable_learns_and_its_members_differ() -> None:
     assert not torch.equal(tensors["hidden.weight"][:8], tensors["hidden.weight"][8:])
     assert [point["epoch"] for point in curve] == list(range(1, 61))
     rows = given.rows["train"]
-    head = VqaHead.of({name: tensor.float() for name, tensor in tensors.items()})
+    head = VqaHead.of(tensors).to(CPU)
     answers = head.logits(given.images[rows[:, 0]], given.questions[rows[:, 1]]).argmax(-1)
     assert float((answers == rows[:, 2]).float().mean()) > 0.9
 
