@@ -223,8 +223,11 @@ class VisualQuestionAnswering:
 
     def _stacked(self, images: Sequence[Tensor]) -> Tensor:
         """Inputs in one tensor, pinned if it is for a GPU, so that the copy does not stop the device thread."""
+        pinned = self._device.type == "cuda"
+        if len(images) == 1 and not pinned:
+            return images[0][None]  # as it lies
         shape = (len(images), *(images[0].shape if images else ()))
-        out = torch.empty(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
+        out = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
         return torch.stack(list(images), out=out) if images else out
 
 
