@@ -22,11 +22,12 @@ def cross_validated(done: Run, recipe: Recipe, folds: int, progress: Progress, *
 
     The first fold are the held-out questions, which ``done`` has answered; the others share out the training questions by
     the recipe's seed, equal questions about one image together if ``grouped``. Every fit is the recipe's own.
-    Raises :class:`DataError` where there are fewer questions than folds.
+    Raises :class:`DataError` where a fold would have no questions.
     """
-    if len(done.features.rows[TRAIN]) < folds:
-        raise DataError(f"--folds {folds}: there are {len(done.features.rows[TRAIN])} training questions; expected one for each")
     parts = [done.features.rows[VALIDATION], *_parts(done.features.rows[TRAIN], folds - 1, recipe.seed, grouped=grouped)]
+    if empty := [number for number, part in enumerate(parts, 1) if not len(part)]:
+        distinct = " distinct" if grouped else ""
+        raise DataError(f"--folds {folds}: fold {empty[0]} would have none of the{distinct} questions; expected fewer folds")
     right = [_right(done, done.tensors, parts[0])]
     for number, held in enumerate(parts[1:], 1):
         others = torch.cat(parts[:number] + parts[number + 1 :])

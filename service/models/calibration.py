@@ -35,18 +35,29 @@ def text_encoder(
     """The encoder in a precision; with int8, from float32 on :data:`SENTENCES`, which takes a forward."""
     if dtype != "int8":
         return TextEncoder(base, device, dtype)
+    return TextEncoder(base, device, dtype, largest_inputs(base, tokenize, device))
+
+
+def largest_inputs(
+    base: BaseWeights, tokenize: Callable[[Sequence[str]], list[list[int]]], device: torch.device
+) -> dict[str, Tensor]:
+    """The largest absolute value (in,) that :data:`SENTENCES` bring to each input of every site but the pooler."""
     observed = _Observed(base, device)
-    observed.states(observed.pack(tokenize(SENTENCES)))
-    return TextEncoder(base, device, dtype, observed.largest)
+    packed = observed.pack(tokenize(SENTENCES))
+    observed.tokens = packed.tokens
+    observed.states(packed)
+    return observed.largest
 
 
 class _Observed(TextEncoder):
-    """An encoder that keeps the largest absolute value of each input of each site."""
+    """An encoder that keeps the largest absolute value of each input of each site, of the first ``tokens`` lines."""
 
     def __init__(self, base: BaseWeights, device: torch.device) -> None:
         super().__init__(base, device)
+        self._whole = None  # whose steps nobody sees
+        self.tokens = 0  # the lines after them only fill up the size, and no row looks at them
         self.largest: dict[str, Tensor] = {}
 
     def _linear(self, x: Tensor, name: str, runs: Runs | Worn, activation: str | None = None) -> Tensor:
-        self.largest[name] = x.abs().amax(0)
+        self.largest[name] = x[: self.tokens].abs().amax(0)
         return super()._linear(x, name, runs, activation)

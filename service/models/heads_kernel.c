@@ -75,9 +75,9 @@ static int64_t work(const job *j) {
     return sum;
 }
 
-/* The one entry point. Returns 0, or 1 for more inputs than there is room for. */
+/* The one entry point. Returns 0, or 1 for more inputs than there is room for beside their tangents. */
 int heads_apply(const job *j) {
-    if (j->inputs > MAX_INPUTS) return 1;
+    if (j->tanh && j->inputs > MAX_INPUTS) return 1;
     int64_t parts = 1;
     for (int64_t n = 0; n < j->runs; n++) {
         int64_t own = (j->layers[n].outputs + AT_ONCE - 1) / AT_ONCE;

@@ -37,4 +37,4 @@ def apply(y: Tensor, x: Tensor, bounds: Array, layers: Array, *, tanh: bool = Fa
         y.data_ptr(), x.data_ptr(), y.shape[1], x.shape[1], tanh, len(bounds), bounds.ctypes.data, layers.ctypes.data
     )  # fmt: skip
     if not kernels.call("heads_apply", job):
-        raise ValueError(f"the kernel of heads does not read {x.shape[1]} inputs")
+        raise ValueError(f"the kernel of heads does not bend {x.shape[1]} inputs")

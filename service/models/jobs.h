@@ -1,4 +1,4 @@
-/* What the kernels' calls work on. Tensors hold bfloat16 or float32, and their rows lie end to end. A call returns 0, or 1 for
+/* What the kernels' calls work on. Tensors hold bfloat16 or float32, weights also float16 or int8, and their rows lie end to end. A call returns 0, or 1 for
    sizes beyond what its stack is laid out for; nothing is written then. */
 
 #pragma once

@@ -45,7 +45,7 @@ class Bfloat16Linear(KernelLinear):
 
 
 class Float32Linear(KernelLinear):
-    """A layer whose weights, rows and sums are float32."""
+    """A layer whose rows and sums are float32; its weights are, too, or stay float16."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__(product_kernel.in_float32(weight, bias))

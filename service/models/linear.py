@@ -42,11 +42,9 @@ def fastest(device: torch.device) -> Dtype:
     return next(dtype for dtype in reversed(FAITHFUL) if computes_in(dtype, device))
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor, activation: str | None = None) -> Tensor:
-    """``activation(x weightᵀ + bias)`` with weights that lie as they came; ``activation`` is one of transformers' names."""
-    if not has_kernels(x.dtype, x.device):
-        return activated(linear(x, weight, bias), activation)
-    return _fused(x, weight, bias, activation)
+def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``x weightᵀ + bias`` with weights that lie as they came."""
+    return _fused(x, weight, bias, None) if has_kernels(x.dtype, x.device) else linear(x, weight, bias)
 
 
 def _fused(x: Tensor, weight: Tensor, bias: Tensor, activation: str | None) -> Tensor:

@@ -48,10 +48,10 @@ INLINE void down(const char *x, int64_t inputs, const factors *f, value *low, in
             found = all_totals(sum);
         else
             *(four *)&found = totals(sum[0][0], sum[0][1], sum[0][2], sum[0][3]);
-        char lines[sizeof found];
-        write(lines, 0, found, LANES, half);
+        floats lines;
+        write(&lines, 0, found, LANES, half);
         UNROLLED for (int row = 0; row < rows; row++)
-            memcpy((char *)low + bytes(row * f->rank + r, half), lines + bytes(4 * row, half), bytes(4, half));
+            memcpy((char *)low + bytes(row * f->rank + r, half), (char *)&lines + bytes(4 * row, half), bytes(4, half));
     }
 }
 

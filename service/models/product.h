@@ -44,6 +44,7 @@ static void follow(const product_job *j, int64_t first, int64_t stop) {
 /* The whole batch; `multiply` does `count` rows from `first` on, and of their outputs those from `from` to `to`. */
 INLINE void in_tiles(const product_job *j, void (*multiply)(const product_job *, int64_t first, int64_t count, int64_t from, int64_t to)) {
     int64_t outputs = j->layer->outputs;
+    if (!j->rows) return;
     int team = !omp_in_parallel() && j->rows * j->layer->inputs * outputs >= WORTH_A_TEAM;
     int64_t tiles = (j->rows + TILE - 1) / TILE, strips = (outputs + STRIP - 1) / STRIP;
     /* A few rows alone do not keep all threads busy: then each takes a part of the outputs of all of them. */

@@ -204,7 +204,7 @@ def test_the_command_cross_validates_and_says_where_there_is_too_little(tmp_path
     assert bundle.manifest.recipe["folds"] == 3
     assert "Cross-validation has the share of all questions" in " ".join(bytes(bundle.files["README.md"]).decode().split())
     code, printed = command(folder, "--name", "walls", *encoders, *places, "--folds", "9999")
-    assert code == 1 and "error: --folds 9999: there are" in printed
+    assert code == 1 and "error: --folds 9999: fold" in printed and "expected fewer folds" in printed
 
 
 def command(*arguments: str) -> tuple[int, str]:
