@@ -5,7 +5,7 @@
 #include "vectors.h"
 
 #define MAX_INPUTS 8192
-#define AT_ONCE 64 /* outputs that one thread computes at a time */
+#define AT_ONCE 64 /* outputs that one thread computes at a time, for all rows of a run: their weights stay in its own cache */
 #define WORTH_A_TEAM 1000000 /* weights below which waking other threads costs more than it saves */
 
 /* One run's layer: weight (outputs, inputs) and bias (outputs). No outputs: its rows are left alone. */

@@ -18,6 +18,6 @@ def test_every_layers_inputs_are_seen(tiny_base: Path) -> None:
     layers = [TextEncoder.SITES] * (encoder.layers - 1) + [TextEncoder.LAST_SITES]
     assert set(found) == {f"{number}.{site}" for number, sites in enumerate(layers) for site in sites}
     assert all(bool((largest > 0).any()) and bool(largest.isfinite().all()) for largest in found.values())
-    first = encoder.halfway_and_last(encoder.pack(tokenize(SENTENCES)))[0] if encoder.layers == 2 else None
-    assert first is not None
+    assert encoder.layers == 2
+    first = encoder.halfway_and_last(encoder.pack(tokenize(SENTENCES)))[0]
     torch.testing.assert_close(found["1.kv"], first.abs().amax(0), atol=1e-4, rtol=1e-4)
