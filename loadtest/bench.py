@@ -28,12 +28,12 @@ from loadtest.bench_peft import peft
 from loadtest.bench_training import training
 from loadtest.bench_training_jobs import training_jobs
 from loadtest.bench_vqa import vqa
-from loadtest.plan import REHEARSAL, Bench, Part, Plan, load_texts
+from loadtest.plan import HERE, REHEARSAL, Bench, Part, Plan, load_texts
 from loadtest.plots import draw
 from loadtest.report import ROOT, Report, progress
 from loadtest.server import ServerFailed
 from loadtest.swap import UnusableBundle
-from service.models.linear import DTYPES, Dtype
+from service.models.linear import Dtype
 
 
 def scale(bench: Bench) -> Part:
@@ -66,9 +66,10 @@ def main(
     ] = ROOT / "../shared/data/tweeteval/sentiment",
     base_model: Annotated[str, typer.Option(help="base model of basics, scale and vqa; the bars are for the default")] = "minilm",
     shapes: Annotated[str | None, typer.Option(help=f"shapes of forward and peft, of {', '.join(SHAPES)}")] = None,
-    dtypes: Annotated[str, typer.Option(help="dtypes of forward, separated by commas; the last is that of the other parts")] = (
-        "fp32,int8,bf16"
-    ),
+    dtypes: Annotated[
+        str,
+        typer.Option(help=f"dtypes of forward, of {', '.join(HERE)} on this processor; the last is that of the other parts"),
+    ] = ",".join(HERE),
     repeats: Annotated[int, typer.Option(min=3, help="of every measurement but the start-up")] = 3,
     rehearse: Annotated[bool, typer.Option("--rehearse", help="tiny sizes, whose figures mean nothing")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="exit with 1 when a bar is missed")] = False,
@@ -82,7 +83,7 @@ def main(
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     chosen = _chosen("--only", only, tuple(PARTS))
-    kinds = cast("tuple[Dtype, ...]", _chosen("--dtypes", dtypes, DTYPES))
+    kinds = cast("tuple[Dtype, ...]", _chosen("--dtypes", dtypes, HERE))
     plan = REHEARSAL if rehearse else Plan()
     if shapes is not None:
         plan = replace(plan, shapes=_chosen("--shapes", shapes, tuple(SHAPES)))

@@ -19,7 +19,7 @@ from loadtest.figures import Figure
 from loadtest.peak import flops_per_second
 from loadtest.plan import Bench, Curve, Part, Plan, zipf
 from service.models.calibration import text_encoder
-from service.models.linear import Dtype, computes_in
+from service.models.linear import Dtype
 from service.models.text_classifier import LoadedTextAdapter, Row, TextClassifier
 from service.models.text_encoder import load_base
 from service.models.tokenizer import TextTokenizer
@@ -59,7 +59,7 @@ def forward(bench: Bench) -> Part:
         folder = bench.base(shape)
         tokenizer = TextTokenizer(str(folder))
         batches = [next(token_batches(bench.texts(seed), tokenizer, bench.plan.tokens)) for seed in range(bench.repeats)]
-        for dtype in (known for known in bench.dtypes if computes_in(known, CPU)):
+        for dtype in bench.dtypes:
             case = Case(shape, dtype, load_classifier(folder, dtype), batches)
             for kind in made_up.KINDS:
                 taxes = _taxes(bench, case, kind)

@@ -31,11 +31,10 @@ from loadtest.bench_http import WrongAnswers, full_load
 from loadtest.client import post
 from loadtest.figures import Figure
 from loadtest.outcome import Outcome
-from loadtest.plan import REHEARSAL, Bench, Part, Plan, load_texts
+from loadtest.plan import HERE, REHEARSAL, Bench, Part, Plan, load_texts
 from loadtest.report import ROOT, Report, progress
 from loadtest.served import REQUESTS, asked, served
 from loadtest.server import ServerFailed, free_port
-from service.models.linear import FAITHFUL
 
 INFINITY = ROOT / ".venv/peers/bin/infinity_emb"
 SHAPE = "TinyBERT"
@@ -96,11 +95,11 @@ def main(
 ) -> None:
     """Measure requests/s, p99 and p50 over Infinity's, on one TinyBERT shape: one merged model there, 64 adapters here."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    report = Report("peers", {"dtype": FAITHFUL[-1], "texts": load_texts(data)[1], "rehearsal": rehearse})
+    report = Report("peers", {"dtype": HERE[-1], "texts": load_texts(data)[1], "rehearsal": rehearse})
     try:
         with tempfile.TemporaryDirectory() as scratch, progress() as say:
             plan = REHEARSAL if rehearse else Plan()
-            report.add("peers", peers(Bench(Path(scratch), Path(scratch), data, SHAPE, FAITHFUL, repeats, plan, say), infinity))
+            report.add("peers", peers(Bench(Path(scratch), Path(scratch), data, SHAPE, HERE, repeats, plan, say), infinity))
     except (ServerFailed, WrongAnswers) as error:
         errors.print(f"[bold red]error:[/] {error}", soft_wrap=True)
         raise typer.Exit(2) from None
@@ -109,7 +108,7 @@ def main(
 
 
 def peers(bench: Bench, infinity: Path) -> Part:
-    """Blocks of the two servers in turns; ours also in float32, as Infinity computes."""
+    """Blocks of the two servers in turns; ours also in float32, as Infinity computes, where it would serve in another type."""
     outcomes: dict[tuple[str, int], list[Outcome]] = defaultdict(list)
     with ExitStack() as stack:
         contenders = _start(bench, infinity, stack)
@@ -120,14 +119,14 @@ def peers(bench: Bench, infinity: Path) -> Part:
                     for connections in dict.fromkeys(row.connections for row in ROWS):
                         load = full_load(contender.port, contender.requests, connections, bench.plan.block)
                         outcomes[name, connections].append(load)
-    return Part([figure for name in (OURS, PLAIN) for figure in compare(name, outcomes)])
+    return Part([figure for name in contenders if name != PEER for figure in compare(name, outcomes)])
 
 
 def _start(bench: Bench, infinity: Path, stack: ExitStack) -> dict[str, Contender]:
     """Start every server, and stop it by a signal until its turn; the peer comes first."""
     mix = asked(bench, bench.plan.tenants)
     found = {PEER: stack.enter_context(_infinity(bench, infinity))}
-    for name, dtype in ((OURS, bench.dtype), (PLAIN, "fp32")):
+    for name, dtype in {OURS: bench.dtype, **({} if bench.dtype == "fp32" else {PLAIN: "fp32"})}.items():
         server = stack.enter_context(served(bench, SHAPE, bench.plan.tenants, dtype=dtype))
         found[name] = Contender(server.pid, server.port, [one.request for one in mix])
     for contender in found.values():
@@ -167,7 +166,7 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
         try:
             if httpx.get(url, timeout=LONGEST_START).is_success:
                 return
-        except httpx.ConnectError:
+        except httpx.TransportError:
             time.sleep(0.1)
     last = log.read_text("utf-8", "replace").strip().splitlines()[-1:]
     raise ServerFailed(f"Infinity did not start: {' '.join(last)}")

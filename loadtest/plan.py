@@ -8,13 +8,19 @@ from itertools import cycle
 from pathlib import Path
 from random import Random
 
+import torch
+
 from loadtest.bases import SHAPES, write_base
 from loadtest.figures import Figure
 from loadtest.peak import SIZES
 from loadtest.texts import texts
-from service.models.linear import Dtype
+from service.models.linear import DTYPES, FAITHFUL, Dtype, computes_in
 from service.settings import Settings
 
+# What is measured on this processor: last what it would serve in, the fastest that keeps every answer.
+HERE: tuple[Dtype, ...] = tuple(
+    dtype for dtype in sorted(DTYPES, key=FAITHFUL.__contains__) if computes_in(dtype, torch.device("cpu"))
+)
 BATCH_TOKENS: int = Settings.model_fields["max_batch_tokens"].default
 
 

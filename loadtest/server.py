@@ -73,8 +73,8 @@ class ServerProcess:
                 # The socket listens before the models are loaded, so one call usually waits for the whole rest.
                 if httpx.get(f"{self.url}/health/ready", timeout=LONGEST_START).is_success:
                     return
-            except httpx.ConnectError:
-                pass
+            except httpx.TransportError:
+                pass  # it does not listen yet, or ends, which the next turn says
             time.sleep(0.02)
         raise ServerFailed(f"the server was not ready within {LONGEST_START:g} s: {self._last_line()}")
 

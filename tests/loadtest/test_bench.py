@@ -12,11 +12,10 @@ import typer
 
 from loadtest.bench import main
 from loadtest.machine import commit, machine, versions
-from loadtest.plan import REHEARSAL, load_texts
+from loadtest.plan import HERE, REHEARSAL, load_texts
 from loadtest.plots import LOOKS
 from loadtest.report import ROOT
 from loadtest.server import ServerFailed, ServerProcess
-from service.models.linear import DTYPES
 from service.store.alias import Target
 from service.store.bundle import Bundle
 from service.store.registry import Registry
@@ -92,8 +91,8 @@ def test_every_other_part_runs_and_its_curves_are_drawn(tiny_base: Path, adapter
     for figure in report["figures"]:
         figures.setdefault(figure["part"], []).append(figure)
     kinds, live, kept = 2, len(REHEARSAL.live), 1  # of adapters; numbers of them; the use of the machine
-    assert len(figures["forward"]) == len(DTYPES) * (kinds * live + kept)
-    assert len([figure for figure in figures["forward"] if figure["bar"] == 0.95]) == len(DTYPES) * live
+    assert len(figures["forward"]) == len(HERE) * (kinds * live + kept)
+    assert len([figure for figure in figures["forward"] if figure["bar"] == 0.95]) == len(HERE) * live
     assert [(figure["bar"], figure["direction"]) for figure in figures["peft"]] == [(10.0, "at least"), (2.0, "at least")]
     assert [figure["bar"] for figure in figures["http"]] == [0.6, 0.6, 20.0, None]
     assert [figure["bar"] for figure in figures["overload"]] == [2.0, 50.0, 0, 1.02, 2.0]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from service.models.linear import computes_in
+from service.models.linear import DTYPES, computes_in
 from service.store.bundle import Bundle
 from tests.support.problems import assert_problem
 from tests.support.reference import text_scores
@@ -150,7 +150,7 @@ def test_mixed_adapters_at_once_answer_exactly_as_each_alone(server: Server, exp
 
 def test_the_dtype_setting_reaches_the_encoder(start: Start, bundles: dict[str, Bundle]) -> None:
     start().publish("irony", bundles["irony"])
-    dtypes = ["fp32", "bf16", *(["int8"] if computes_in("int8", CPU) else [])]
+    dtypes = [dtype for dtype in DTYPES if computes_in(dtype, CPU)]
     answers = [start(dtype=dtype).post("/v1/classify", {"text": "a", "adapter": "irony"}).json() for dtype in dtypes]
     exact, *rounded = (answer["scores"] for answer in answers)
     for scores in rounded:
