@@ -75,21 +75,21 @@ INLINE void spread(const attention_job *j, int64_t start, int64_t length, int64_
 /* scores[query][key] for a block of queries and `vectors` vectors of keys (a constant where it is called) from `first` on. */
 INLINE void part(const float *queries, const float *keys, int64_t size, int64_t line, int64_t width, int64_t first, int vectors,
                  float scores[BLOCK][MAX_LENGTH]) {
-    floats sum[BLOCK][4] = {{{0}}};
+    sums sum[BLOCK][4] = {{{0}}};
     for (int64_t d = 0; d < size; d++)
         UNROLLED for (int v = 0; v < vectors; v++) {
-            floats key = *(const floats *)(keys + d * width + first + v * LANES);
+            sums key = *(const sums *)(keys + d * width + first + v * SUM_LANES);
             UNROLLED for (int q = 0; q < BLOCK; q++) sum[q][v] += queries[q * line + d] * key;
         }
     UNROLLED for (int v = 0; v < vectors; v++)
-        UNROLLED for (int q = 0; q < BLOCK; q++) *(floats *)&scores[q][first + v * LANES] = sum[q][v];
+        UNROLLED for (int q = 0; q < BLOCK; q++) *(sums *)&scores[q][first + v * SUM_LANES] = sum[q][v];
 }
 
 INLINE void score(const float *queries, const float *keys, int64_t size, int64_t line, int64_t length,
                   float scores[BLOCK][MAX_LENGTH]) {
     int64_t width = padded(length), first = 0;
-    for (; first + 4 * LANES <= width; first += 4 * LANES) part(queries, keys, size, line, width, first, 4, scores);
-    for (; first + 2 * LANES <= width; first += 2 * LANES) part(queries, keys, size, line, width, first, 2, scores);
+    for (; first + 4 * SUM_LANES <= width; first += 4 * SUM_LANES) part(queries, keys, size, line, width, first, 4, scores);
+    for (; first + 2 * SUM_LANES <= width; first += 2 * SUM_LANES) part(queries, keys, size, line, width, first, 2, scores);
     if (first < width) part(queries, keys, size, line, width, first, 1, scores);
 }
 
@@ -111,14 +111,14 @@ INLINE float weigh(float *scores, int64_t length) {
 /* mixed[query] (width) = scores[query] · values, for `vectors` vectors (a constant where it is called) from `d` on. */
 INLINE void mix(float scores[BLOCK][MAX_LENGTH], const float *values, int64_t length, int64_t width, int64_t d, int vectors,
                 float *mixed) {
-    floats sum[BLOCK][4] = {{{0}}};
+    sums sum[BLOCK][4] = {{{0}}};
     for (int64_t key = 0; key < length; key++)
         UNROLLED for (int v = 0; v < vectors; v++) {
-            floats value = *(const floats *)(values + key * width + d + v * LANES);
+            sums value = *(const sums *)(values + key * width + d + v * SUM_LANES);
             UNROLLED for (int q = 0; q < BLOCK; q++) sum[q][v] += scores[q][key] * value;
         }
     UNROLLED for (int q = 0; q < BLOCK; q++)
-        UNROLLED for (int v = 0; v < vectors; v++) *(floats *)(mixed + q * width + d + v * LANES) = sum[q][v];
+        UNROLLED for (int v = 0; v < vectors; v++) *(sums *)(mixed + q * width + d + v * SUM_LANES) = sum[q][v];
 }
 
 /* Ask for what the next head will read, whose lines lie too far apart for the processor to foresee. */
@@ -131,7 +131,7 @@ INLINE void ahead(const attention_job *j, int64_t start, int64_t length, int64_t
         }
 }
 
-FOR_EACH_PROCESSOR static void attend(const attention_job *j, int64_t row, int64_t head, float scale) {
+static void attend(const attention_job *j, int64_t row, int64_t head, float scale) {
     float keys[MAX_LENGTH * MAX_SIZE], values[MAX_LENGTH * MAX_SIZE];
     float queries[BLOCK * MAX_SIZE], mixed[BLOCK * MAX_SIZE], scores[BLOCK][MAX_LENGTH], over[BLOCK];
     int64_t start = j->starts[row], length = j->starts[row + 1] - start, width = padded(j->size);
@@ -150,9 +150,9 @@ FOR_EACH_PROCESSOR static void attend(const attention_job *j, int64_t row, int64
         score(queries, keys, j->size, width, length, scores);
         for (int q = 0; q < BLOCK; q++) over[q] = weigh(scores[q], length);
         int64_t d = 0;
-        for (; d + 4 * LANES <= width; d += 4 * LANES) mix(scores, values, length, width, d, 4, mixed);
-        for (; d + 2 * LANES <= width; d += 2 * LANES) mix(scores, values, length, width, d, 2, mixed);
-        for (; d < width; d += LANES) mix(scores, values, length, width, d, 1, mixed);
+        for (; d + 4 * SUM_LANES <= width; d += 4 * SUM_LANES) mix(scores, values, length, width, d, 4, mixed);
+        for (; d + 2 * SUM_LANES <= width; d += 2 * SUM_LANES) mix(scores, values, length, width, d, 2, mixed);
+        for (; d < width; d += SUM_LANES) mix(scores, values, length, width, d, 1, mixed);
         for (int q = 0; q < rows; q++)
             for (d = 0; d < j->size; d += LANES)
                 write(j->to, ((line + first + q) * j->heads + head) * j->size + d, *(floats *)(mixed + q * width + d) * over[q],
@@ -170,7 +170,7 @@ static int64_t work(const attention_job *j) {
 }
 
 /* The whole batch. */
-int VARIANT(attention)(const attention_job *j) {
+int attention(const attention_job *j) {
     if (j->size > MAX_SIZE) return 1;
     for (int64_t row = 0; row < j->rows; row++)
         if (j->starts[row + 1] - j->starts[row] > MAX_LENGTH) return 1;

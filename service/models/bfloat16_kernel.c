@@ -2,9 +2,7 @@
 
    Needs the instruction that adds two products of bfloat16 numbers to each 32-bit sum (AVX-512 BF16). */
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#pragma GCC target("arch=x86-64-v4,avx512bf16")
-#define VARIANT(name) name##_bf16
+#ifdef __AVX512BF16__
 
 #include "product.h"
 

@@ -2,10 +2,7 @@
 
    Between the steps states are float32 where products are, and else bfloat16. */
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#ifndef VARIANT
-#pragma GCC target("arch=x86-64-v4")
-#endif
+#ifdef __AVX2__
 
 #include <omp.h>
 #include <stdlib.h>
@@ -101,19 +98,18 @@ static void linear(const encoder *e, const batch *b, const layer *l, char *y, co
                      bounds, b->table + module, b->stride};
     product_job job = {y, x, is_half(e), rows, gelu, l, worn(&lora) ? &lora : 0, residual,
                        after ? after->weight : 0, after ? after->bias : 0, e->epsilon};
-    if (e->products == IN_INT8)
-        VARIANT(int8_linear)(&job);
-    else if (e->products == IN_FLOAT32)
-        VARIANT(float32_linear)(&job);
+    if (e->products == IN_FLOAT32) float32_linear(&job);
+#ifdef __AVX512F__
+    if (e->products == IN_INT8) int8_linear(&job);
+#endif
 #ifdef __AVX512BF16__
-    else
-        bfloat16_linear(&job);
+    if (e->products == IN_BFLOAT16) bfloat16_linear(&job);
 #endif
 }
 
 static void attend(const encoder *e, const batch *b, char *to, const char *from, const char *queries) {
     attention_job job = {to, from, queries, is_half(e), b->rows, e->heads, e->hidden / e->heads, b->starts};
-    VARIANT(attention)(&job);
+    attention(&job);
 }
 
 /* What a layer makes of its attention's contexts and its own input x, for as many rows; `other` and `wide` are overwritten. */
@@ -249,7 +245,7 @@ static int forward(const encoder *e, const batch *b, int64_t *firsts) {
 
 /* The states that are asked for; the caller has seen to it that the sizes of all layers and rows are ones that the kernels take.
    Returns 1 for a rank, a token or a position beyond what there is, and 2 where there is no memory; nothing is written then. */
-int VARIANT(encoder_forward)(const encoder *e, const batch *b) {
+int encoder_forward(const encoder *e, const batch *b) {
     if (!readable(e, b)) return 1;
     int64_t *firsts = malloc(8 * (b->rows + 1));
     int failed = firsts ? forward(e, b, firsts) : 2;

@@ -15,7 +15,7 @@ from service.models.packed import Packed
 from service.models.product_kernel import Kernel, Layer, Weights
 
 MAX_WIDTH = 8192  # of states, as in the C file
-available: bool = kernels.built("encoder_forward") and kernels.has_vectors("avx512_f")
+available: bool = kernels.built("encoder_forward")
 PRODUCTS: tuple[Kernel, ...] = ("float32_linear", "bfloat16_linear", "int8_linear")  # numbered as in the C file
 LINEARS = ("query", "joined", "attention", "up", "down")
 

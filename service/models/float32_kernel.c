@@ -1,39 +1,48 @@
-/* A linear layer in float32: y = x Wᵀ + bias, and what follows it. Needs AVX-512.
+/* A linear layer in float32: y = x Wᵀ + bias, and what follows it.
 
    Weights may be float16, which computes the same of half the bytes: a large layer over one row takes as long as they take to come. */
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#ifndef VARIANT
-#pragma GCC target("arch=x86-64-v4")
-#endif
+#ifdef __AVX2__
 
 #include "product.h"
 
-INLINE __m512 weights(const void *from, int64_t place, int float16) {
-    if (float16) return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)((const uint16_t *)from + place)));
-    return _mm512_loadu_ps((const float *)from + place);
+/* One register's numbers. */
+#ifdef __AVX512F__
+typedef __m512 some;
+#define from_float16(place) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(place)))
+#else
+typedef __m256 some;
+#define from_float16(place) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(place)))
+#endif
+typedef some unaligned __attribute__((aligned(4)));
+#define SOME ((int)(sizeof(some) / sizeof(float)))
+
+INLINE some weights(const void *from, int64_t place, int float16) {
+    if (float16) return from_float16((const uint16_t *)from + place);
+    return *(const unaligned *)((const float *)from + place);
 }
 
 /* One strip of outputs of `rows` rows (a constant where it is called), of which `row` is the first. */
 INLINE void strip(const product_job *j, int64_t row, const uint8_t *now, int64_t column, int rows, int float16) {
     int64_t inputs = j->layer->inputs, outputs = j->layer->outputs;
     const float *x = (const float *)j->x + row * inputs;
-    __m512 sum[ROWS][STRIP / LANES];
-    UNROLLED for (int v = 0; v < STRIP / LANES; v++)
-        UNROLLED for (int r = 0; r < rows; r++) sum[r][v] = _mm512_loadu_ps(j->layer->bias + column + v * LANES);
+    some sum[ROWS][STRIP / SOME];
+    UNROLLED for (int v = 0; v < STRIP / SOME; v++)
+        UNROLLED for (int r = 0; r < rows; r++) sum[r][v] = weights(j->layer->bias, column + v * SOME, 0);
     for (int64_t k = 0; k < inputs; k++) {
-        __m512 factor[STRIP / LANES];
-        UNROLLED for (int v = 0; v < STRIP / LANES; v++) factor[v] = weights(j->layer->values, column * inputs + k * STRIP + v * LANES, float16);
+        some factor[STRIP / SOME];
+        UNROLLED for (int v = 0; v < STRIP / SOME; v++) factor[v] = weights(j->layer->values, column * inputs + k * STRIP + v * SOME, float16);
         UNROLLED for (int r = 0; r < rows; r++) {
-            __m512 value = _mm512_set1_ps(x[r * inputs + k]);
-            UNROLLED for (int v = 0; v < STRIP / LANES; v++) sum[r][v] = _mm512_fmadd_ps(value, factor[v], sum[r][v]);
+            float value = x[r * inputs + k];
+            UNROLLED for (int v = 0; v < STRIP / SOME; v++) sum[r][v] += value * factor[v];
         }
     }
     UNROLLED for (int v = 0; v < STRIP / LANES; v++) {
         int64_t first = column + v * LANES, count = least(outputs - first, LANES);
         if (count <= 0) break;
         UNROLLED for (int r = 0; r < rows; r++) {
-            floats y = (floats)sum[r][v];
+            floats y;
+            memcpy(&y, &sum[r][v * LANES / SOME], sizeof y);
             write(j->y, (row + r) * outputs + first, now[r] ? gelu(y) : y, count, 0);
         }
     }
@@ -54,13 +63,15 @@ static void tile_of_float16(const product_job *j, int64_t first, int64_t count, 
     strips(j, first, count, from, to, 1);
 }
 
-int VARIANT(float32_linear)(const product_job *j) {
+const int64_t strip_outputs = STRIP; /* which whoever lays weights out must know */
+
+int float32_linear(const product_job *j) {
     if (beyond(j) || j->bfloat16) return 1;
     in_tiles(j, tile);
     return 0;
 }
 
-int VARIANT(float16_linear)(const product_job *j) {
+int float16_linear(const product_job *j) {
     if (beyond(j) || j->bfloat16) return 1;
     in_tiles(j, tile_of_float16);
     return 0;

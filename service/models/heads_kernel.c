@@ -25,19 +25,19 @@ typedef struct {
 
 /* Up to four outputs from `n` on of `rows` rows (a constant where it is called), of which `row` is the first, and x its inputs. */
 INLINE void outputs(const job *j, const layer *l, const float *x, int64_t row, int64_t n, int rows) {
-    floats sum[BLOCK][4] = {{{0}}};
+    sums sum[BLOCK][4] = {{{0}}};
     const float *weight[4];
     for (int i = 0; i < 4; i++) weight[i] = l->weight + (n + i < l->outputs ? n + i : l->outputs - 1) * j->inputs;
     int64_t k = 0;
-    for (; k + LANES <= j->inputs; k += LANES)
+    for (; k + SUM_LANES <= j->inputs; k += SUM_LANES)
         UNROLLED for (int i = 0; i < 4; i++) {
-            floats factor = *(const floats *)(weight[i] + k);
-            UNROLLED for (int r = 0; r < rows; r++) sum[r][i] += *(const floats *)(x + r * j->inputs + k) * factor;
+            sums factor = *(const sums *)(weight[i] + k);
+            UNROLLED for (int r = 0; r < rows; r++) sum[r][i] += *(const sums *)(x + r * j->inputs + k) * factor;
         }
     if (k < j->inputs)
         UNROLLED for (int i = 0; i < 4; i++) {
             floats factor = read(weight[i], k, j->inputs - k, 0);
-            UNROLLED for (int r = 0; r < rows; r++) sum[r][i] += read(x, r * j->inputs + k, j->inputs - k, 0) * factor;
+            UNROLLED for (int r = 0; r < rows; r++) sum[r][i] = folded(sum[r][i], read(x, r * j->inputs + k, j->inputs - k, 0) * factor);
         }
     int64_t count = l->outputs - n < 4 ? l->outputs - n : 4;
     UNROLLED for (int r = 0; r < rows; r++) {
@@ -60,7 +60,7 @@ INLINE void block(const job *j, const layer *l, int64_t row, int64_t from, int64
 }
 
 /* The rows of one run, and their outputs from `from` on, as many as one thread takes. */
-FOR_EACH_PROCESSOR static void run(const job *j, int64_t number, int64_t from) {
+static void run(const job *j, int64_t number, int64_t from) {
     const layer *l = j->layers + number;
     int64_t row = j->bounds[2 * number], stop = j->bounds[2 * number + 1];
     int64_t to = from + AT_ONCE < l->outputs ? from + AT_ONCE : l->outputs;

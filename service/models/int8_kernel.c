@@ -4,10 +4,8 @@
    rows beside it; every output of W has a scale of its own. A tile of rows goes through everything while it is in a near
    cache. Needs the instruction that adds four products of 8-bit numbers to each 32-bit sum (AVX-512 VNNI). */
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#ifndef VARIANT
-#pragma GCC target("arch=x86-64-v4,avx512vnni")
-#endif
+#ifdef __AVX512F__
+#pragma GCC target("avx512vnni") /* which not every processor with AVX-512 has */
 
 #include "product.h"
 
@@ -87,7 +85,7 @@ static void tile(const product_job *j, int64_t first, int64_t count, int64_t fro
     FOR_EACH_STRIP(count, from, to, STRIPS)
 }
 
-int VARIANT(int8_linear)(const product_job *j) {
+int int8_linear(const product_job *j) {
     if (beyond(j)) return 1;
     in_tiles(j, tile);
     return 0;

@@ -63,9 +63,9 @@ typedef struct {
     double epsilon;
 } product_job;
 
-void VARIANT(lora_tile)(const lora_job *j, int64_t first, int64_t stop);
-int VARIANT(attention)(const attention_job *j);
-int VARIANT(int8_linear)(const product_job *j);
-int VARIANT(float32_linear)(const product_job *j);
-int VARIANT(float16_linear)(const product_job *j);
+void lora_tile(const lora_job *j, int64_t first, int64_t stop);
+int attention(const attention_job *j);
+int int8_linear(const product_job *j);
+int float32_linear(const product_job *j);
+int float16_linear(const product_job *j);
 int bfloat16_linear(const product_job *j);

@@ -1,9 +1,12 @@
-"""The library of kernels in C, built when the package is installed where there is a C compiler."""
+"""The library of kernels in C, built when the package is installed where there is a C compiler.
+
+There is one for each level of instructions; the processor's is loaded.
+"""
 
 from __future__ import annotations
 
 import ctypes
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,45 +17,54 @@ from torch import Tensor
 Array = np.ndarray[Any, np.dtype[np.int64]]  # places and addresses, as the kernels read them
 LANES = 16  # numbers of a vector
 NO_MEMORY = 2  # as the kernels return it
-X86_64_V4 = ("avx512_f", "avx512_bw", "avx512_cd", "avx512_dq", "avx512_vl")  # what the level of that name asks for
+NO_KERNEL = "this processor has no instructions for it, or there was no C compiler when the package was installed"
+# What the levels of x86-64 by these names ask for, in torch's names. Each is in the next one.
+V3 = ("avx2", "fma3", "f16c", "bmi", "bmi2", "lzcnt")
+V4 = (*V3, "avx512_f", "avx512_bw", "avx512_cd", "avx512_dq", "avx512_vl")
+LEVELS = {"v4_bf16": (*V4, "avx512_bf16"), "v4": V4, "v3": V3, "any": ()}  # by their libraries' names
+X86_64_V3 = ("avx2", "fma3", "f16c", "bmi", "bmi2", "lzcnt")  # what the levels of these names ask for, the lower and the higher
+X86_64_V4 = (*X86_64_V3, "avx512_f", "avx512_bw", "avx512_cd", "avx512_dq", "avx512_vl")
 
 
-def _load() -> ctypes.CDLL | None:
-    # Importing torch comes first: the library then shares torch's OpenMP, and so the threads that are already there.
-    built = sorted(Path(__file__).parent.glob("_kernels*.so"))
-    try:
-        return ctypes.CDLL(str(built[0])) if built else None
-    except OSError:
-        return None
+def has(*flags: str) -> bool:
+    """Whether the processor has these instructions, by torch's names for them."""
+    found = torch.cpu.get_capabilities()
+    return all(found.get(flag) for flag in flags)
 
 
-def has_vectors(flag: str) -> bool:
-    """Whether the processor has the instructions of x86-64-v4 and, by torch's name for them, these."""
-    flags = torch.cpu.get_capabilities()
-    return all(flags.get(needed) for needed in (*X86_64_V4, flag))
+def libraries() -> Iterator[tuple[str, ctypes.CDLL]]:
+    """The libraries that were built and whose instructions the processor has, by their levels, the highest first."""
+    # Importing torch comes first: a library then shares torch's OpenMP, and so the threads that are already there.
+    for level, flags in LEVELS.items():
+        for file in Path(__file__).parent.glob(f"_kernels_{level}.*so") if has(*flags) else ():
+            try:
+                yield level, ctypes.CDLL(str(file))
+            except OSError:
+                continue
 
 
-_library = _load()
-available: bool = _library is not None
+library: ctypes.CDLL | None = next((found for _, found in libraries()), None)
+available: bool = library is not None
 
 
-@cache
 def function(name: str) -> Any:
-    """The kernel of that name, in the variant for this processor; raises :class:`RuntimeError` where none was built."""
-    variant = "_bf16" if has_vectors("avx512_bf16") else ""
-    found = getattr(_library, name + variant, None) or getattr(_library, name, None)
+    """The kernel of that name; raises :class:`RuntimeError` where there is none for this processor."""
+    found = getattr(library, name, None)
     if found is None:
-        raise RuntimeError("there was no C compiler for it when the package was installed")
+        raise RuntimeError(NO_KERNEL)
     return found
 
 
 def built(name: str) -> bool:
-    """Whether there is a kernel of that name; not, whether this processor has its instructions."""
-    try:
-        function(name)
-    except RuntimeError:
-        return False
-    return True
+    """Whether there is a kernel of that name for this processor."""
+    return hasattr(library, name)
+
+
+def constant(name: str) -> int:
+    """A number that kernels for this processor go by; raises :class:`RuntimeError` where there are none."""
+    if library is None:
+        raise RuntimeError(NO_KERNEL)
+    return ctypes.c_int64.in_dll(library, name).value
 
 
 def call(name: str, *jobs: ctypes.Structure) -> bool:

@@ -10,6 +10,11 @@
 #define TILE 64       /* rows that one thread takes at a time */
 #define ROWS 8        /* that share every load of b */
 #define COLUMNS 32    /* of b and y that a block takes; rows of a and b are padded to as many */
+#ifdef __AVX512F__
+#define UP_ROWS ROWS /* whose sums stay in registers on the way up */
+#else
+#define UP_ROWS BLOCK
+#endif
 #define CACHE_LINE 64
 #define WORTH_A_TEAM 2000000 /* multiply-adds below which waking other threads costs more than it saves */
 #define GELU_COST 16  /* of one number, in multiply-adds */
@@ -24,13 +29,27 @@ INLINE int64_t bytes(int64_t count, int half) { return half ? 2 * count : 4 * co
 INLINE int64_t line(int64_t count, int half) { return bytes((count + COLUMNS - 1) / COLUMNS * COLUMNS, half); }
 
 /* sum[row][i] += x[row] · a[i] over one vector of inputs, or its first `count` bytes. */
-INLINE void multiply(const char *x, int64_t width, const char *a, int64_t next, int64_t count, floats sum[BLOCK][4], int rows,
+INLINE void multiply(const char *x, int64_t width, const char *a, int64_t next, int64_t count, sums sum[BLOCK][4], int rows,
                      int half) {
+#ifndef __AVX512F__
+    if (!half && count == sizeof(words)) {
+        UNROLLED for (uint64_t k = 0; k < sizeof(words); k += sizeof(sums))
+            UNROLLED for (int i = 0; i < 4; i++) {
+                sums factor = *(const sums *)(a + i * next + k);
+                UNROLLED for (int row = 0; row < rows; row++) sum[row][i] += *(const sums *)(x + row * width + k) * factor;
+            }
+        return;
+    }
+#endif
     words factor[4];
     UNROLLED for (int i = 0; i < 4; i++) factor[i] = *(const words *)(a + i * next);
     UNROLLED for (int row = 0; row < rows; row++) {
         words taken = take(x + row * width, count);
+#ifdef __AVX512F__
         UNROLLED for (int i = 0; i < 4; i++) sum[row][i] = step(sum[row][i], taken, factor[i], half);
+#else
+        UNROLLED for (int i = 0; i < 4; i++) sum[row][i] = folded(sum[row][i], step((floats){0}, taken, factor[i], half));
+#endif
     }
 }
 
@@ -38,7 +57,7 @@ INLINE void multiply(const char *x, int64_t width, const char *a, int64_t next, 
 INLINE void down(const char *x, int64_t inputs, const factors *f, value *low, int rows, int half) {
     int64_t width = bytes(inputs, half), next = line(inputs, half), whole = sizeof(words);
     for (int64_t r = 0; r < f->rank; r += 4) {
-        floats sum[BLOCK][4] = {{{0}}};
+        sums sum[BLOCK][4] = {{{0}}};
         const char *a = f->a + r * next;
         int64_t k = 0;
         for (; k + whole <= width; k += whole) multiply(x + k, width, a + k, next, whole, sum, rows, half);
@@ -55,39 +74,51 @@ INLINE void down(const char *x, int64_t inputs, const factors *f, value *low, in
     }
 }
 
-/* y += sum, for `count` of the columns of a block. */
-INLINE void add(char *y, const floats *sum, int64_t count, int half) {
-    if (half) {
-        words old = take(y, 2 * count), none = {0};
-        put(y, together((floats)paired(none, old, 0) + sum[0], (floats)paired(none, old, 1) + sum[1]), 2 * count);
-        return;
-    }
-    UNROLLED for (int v = 0; v < 2; v++) {
-        int64_t some = count - v * LANES < LANES ? count - v * LANES : LANES;
-        char *place = y + v * sizeof(words);
-        if (some > 0) put(place, (words)((floats)take(place, 4 * some) + sum[v]), 4 * some);
+/* y += sum, for `count` of the columns of a block, whose sums lie as `paired` has them. */
+INLINE void add_halves(char *y, const floats *sum, int64_t count) {
+    words old = take(y, 2 * count), none = {0};
+    put(y, together((floats)paired(none, old, 0) + sum[0], (floats)paired(none, old, 1) + sum[1]), 2 * count);
+}
+
+INLINE void add_floats(char *y, const sums *sum, int64_t count) {
+    UNROLLED for (int v = 0; v < COLUMNS / SUM_LANES; v++) {
+        int64_t some = count - v * SUM_LANES;
+        char *place = y + v * sizeof(sums);
+        if (some >= SUM_LANES) {
+            *(sums *)place += sum[v];
+        } else if (some > 0) {
+            floats old = (floats)take(place, 4 * some), more = {0};
+            *(sums *)&more = sum[v];
+            put(place, (words)(old + more), 4 * some);
+        }
     }
 }
 
 /* y[row, columns] += low[row] b for `count` columns from `c` on. */
 INLINE void columns(const lora_job *j, char *y, int64_t c, const factors *f, const value *low, int rows, int64_t count, int half) {
-    int64_t next = line(j->outputs, half), depth = values(f, half);
+    int64_t next = line(j->outputs, half), depth = values(f, half), width = bytes(j->outputs * j->parts, half);
     const char *b = f->b + bytes(c, half);
-    floats sum[ROWS][2] = {{{0}}};
-    for (int64_t r = 0; r < depth; r++) {
-        words factor[2];
-        if (half) {
+    y += bytes(c, half);
+    if (half) {
+        floats sum[UP_ROWS][2] = {{{0}}};
+        for (int64_t r = 0; r < depth; r++) {
             words even = *(const words *)(b + 2 * r * next), odd = *(const words *)(b + (2 * r + 1) * next);
-            factor[0] = paired(even, odd, 0), factor[1] = paired(even, odd, 1);
-        } else {
-            factor[0] = *(const words *)(b + r * next), factor[1] = *(const words *)(b + r * next + sizeof(words));
+            words factor[2] = {paired(even, odd, 0), paired(even, odd, 1)};
+            UNROLLED for (int row = 0; row < rows; row++) {
+                words each = (words){0} + low[row * depth + r];
+                sum[row][0] = step(sum[row][0], each, factor[0], 1), sum[row][1] = step(sum[row][1], each, factor[1], 1);
+            }
         }
-        UNROLLED for (int row = 0; row < rows; row++) {
-            words each = (words){0} + low[row * depth + r];
-            sum[row][0] = step(sum[row][0], each, factor[0], half), sum[row][1] = step(sum[row][1], each, factor[1], half);
-        }
+        UNROLLED for (int row = 0; row < rows; row++) add_halves(y + row * width, sum[row], count);
+        return;
     }
-    UNROLLED for (int row = 0; row < rows; row++) add(y + bytes(row * j->outputs * j->parts + c, half), sum[row], count, half);
+    sums sum[UP_ROWS][COLUMNS / SUM_LANES] = {{{0}}};
+    for (int64_t r = 0; r < depth; r++)
+        UNROLLED for (int v = 0; v < COLUMNS / SUM_LANES; v++) {
+            sums factor = *((const sums *)(b + r * next) + v);
+            UNROLLED for (int row = 0; row < rows; row++) sum[row][v] += ((const float *)low)[row * depth + r] * factor;
+        }
+    UNROLLED for (int row = 0; row < rows; row++) add_floats(y + row * width, sum[row], count);
 }
 
 /* The same for every column. */
@@ -114,7 +145,8 @@ INLINE void block(const lora_job *j, const factors *table, int64_t row, int rows
         for (int r = 0; r < rows; r++) ask(y + bytes((ROWS + r) * j->parts * j->outputs, half), bytes(j->outputs, half));
         for (int r = 0; r < rows; r += BLOCK) /* one row, or whole blocks */
             down(x + r * next, j->inputs, f, low + r * values(f, half), rows < BLOCK ? rows : BLOCK, half);
-        up(j, y, f, low, rows, half);
+        for (int r = 0; r < rows; r += UP_ROWS)
+            up(j, y + bytes(r * j->parts * j->outputs, half), f, low + r * values(f, half), rows < UP_ROWS ? rows : UP_ROWS, half);
     }
 }
 
@@ -139,7 +171,7 @@ INLINE void activate(const lora_job *j, int64_t first, int64_t stop) {
 }
 
 /* Rows `first` to `stop`, at most TILE of them, some of which lie in runs; they are activated while they are in a near cache. */
-FOR_EACH_PROCESSOR void VARIANT(lora_tile)(const lora_job *j, int64_t first, int64_t stop) {
+void lora_tile(const lora_job *j, int64_t first, int64_t stop) {
     for (int64_t run = 0; run < j->runs; run++) {
         int64_t from = j->bounds[2 * run] > first ? j->bounds[2 * run] : first;
         int64_t to = j->bounds[2 * run + 1] < stop ? j->bounds[2 * run + 1] : stop;
@@ -159,13 +191,13 @@ static int64_t work(const lora_job *j) {
 }
 
 /* The whole batch. */
-int VARIANT(lora_add)(const lora_job *j) {
+int lora_add(const lora_job *j) {
     if (j->parts > MAX_PARTS) return 1;
     for (int64_t run = 0; run < j->runs; run++)
         for (int64_t part = 0; part < j->parts; part++)
             if (j->table[run * j->stride + part].rank > MAX_RANK) return 1;
     int team = work(j) >= WORTH_A_TEAM;
 #pragma omp parallel for schedule(dynamic, 1) if (team)
-    for (int64_t first = 0; first < j->rows; first += TILE) VARIANT(lora_tile)(j, first, first + TILE < j->rows ? first + TILE : j->rows);
+    for (int64_t first = 0; first < j->rows; first += TILE) lora_tile(j, first, first + TILE < j->rows ? first + TILE : j->rows);
     return 0;
 }

@@ -1,4 +1,4 @@
-/* A linear layer's product in tiles of rows, and what follows it while a tile is in a near cache. Needs AVX-512. */
+/* A linear layer's product in tiles of rows, and what follows it while a tile is in a near cache. */
 
 #pragma once
 
@@ -10,8 +10,13 @@
 #define MAX_INPUTS 8192
 #define TILE 48   /* rows that one thread takes at a time; lora_tile takes no more than 64 */
 #define FEW 8     /* rows that one thread takes where each has multiplied a part of the outputs */
-#define ROWS 6    /* that share every load of weights: with STRIP columns they fill the registers */
+#define ROWS 6    /* that share every load of weights */
+/* Outputs of which ROWS rows fill the registers, of which there are half as many, half as long, without AVX-512. */
+#ifdef __AVX512F__
 #define STRIP 64
+#else
+#define STRIP 16
+#endif
 #define WORTH_A_TEAM 4000000 /* multiply-adds below which waking other threads costs more than it saves */
 
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -29,7 +34,7 @@ INLINE void settle(const product_job *j, int64_t first, int64_t count, uint8_t *
 }
 
 static void follow(const product_job *j, int64_t first, int64_t stop) {
-    if (j->lora) VARIANT(lora_tile)(j->lora, first, stop);
+    if (j->lora) lora_tile(j->lora, first, stop);
     for (int64_t row = first; j->residual && row < stop; row++) {
         int64_t count = j->layer->outputs, place = row * count;
         float line[MAX_WIDTH];

@@ -14,7 +14,6 @@ from service.models import kernels, lora_kernel
 from service.models.values import zeros
 
 MAX_INPUTS = 8192  # as in the C files
-STRIP = 64
 GROUP = {torch.int8: 4, torch.bfloat16: 2, torch.float32: 1, torch.float16: 1}  # inputs that one instruction takes
 
 Kernel = Literal["int8_linear", "bfloat16_linear", "float32_linear", "float16_linear"]
@@ -41,12 +40,10 @@ class _Job(ctypes.Structure):
     )
 
 
-# There was a compiler for it, and the processor has its instructions; with tiles of them, a library's product is far faster.
-int8_available: bool = kernels.built("int8_linear") and kernels.has_vectors("avx512_vnni")
-bfloat16_available: bool = (
-    kernels.built("bfloat16_linear") and kernels.has_vectors("avx512_bf16") and not kernels.has_vectors("amx_bf16")
-)
-float32_available: bool = kernels.built("float32_linear") and kernels.has_vectors("avx512_f")
+# On processors with tiles of bfloat16, a library's product is far faster.
+int8_available: bool = kernels.built("int8_linear") and kernels.has("avx512_vnni")
+bfloat16_available: bool = kernels.built("bfloat16_linear") and not kernels.has("amx_bf16")
+float32_available: bool = kernels.built("float32_linear")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +61,20 @@ class Weights:
 def in_int8(values: Tensor, scales: Tensor, bias: Tensor, smoothing: Tensor) -> Weights:
     """Lay out int8 ``values`` (out, in) with ``scales`` and ``bias`` (out,) and ``smoothing`` (in,), which x is multiplied by."""
     strips, sums = _strips(values), values.sum(1, dtype=torch.int32)
-    others = [_filled(bias, STRIP), _filled(smoothing, kernels.LANES), _filled(scales, STRIP), _filled(sums, STRIP)]
+    others = [_filled(bias, _strip()), _filled(smoothing, kernels.LANES), _filled(scales, _strip()), _filled(sums, _strip())]
     return _weights("int8_linear", values, [strips, *others])
 
 
 def in_bfloat16(weight: Tensor, bias: Tensor) -> Weights:
     """Lay out ``weight`` (out, in), whose inputs are even, and ``bias`` (out,), which stays in float32."""
-    return _weights("bfloat16_linear", weight, [_strips(weight.bfloat16()), _filled(bias.float(), STRIP)])
+    return _weights("bfloat16_linear", weight, [_strips(weight.bfloat16()), _filled(bias.float(), _strip())])
 
 
 def in_float32(weight: Tensor, bias: Tensor) -> Weights:
     """Lay out ``weight`` (out, in) and ``bias`` (out,); one in float16 stays so, and computes the same from half the bytes."""
     kept = weight if weight.dtype == torch.float16 else weight.float()
     kernel: Kernel = "float16_linear" if kept.dtype == torch.float16 else "float32_linear"
-    return _weights(kernel, kept, [_strips(kept), _filled(bias.float(), STRIP)])
+    return _weights(kernel, kept, [_strips(kept), _filled(bias.float(), _strip())])
 
 
 def linear(y: Tensor, x: Tensor, weights: Weights, *, gelu: bool = False, lora: lora_kernel.Job | None = None) -> None:
@@ -105,16 +102,22 @@ def _weights(kernel: Kernel, weight: Tensor, tensors: Sequence[Tensor]) -> Weigh
 
 def float32_bytes(weight: Tensor) -> int:
     """What :func:`in_float32` makes of such a weight and its bias take."""
-    outputs, inputs = kernels.padded(weight.shape[0], STRIP), weight.shape[1]
+    outputs, inputs = kernels.padded(weight.shape[0], _strip()), weight.shape[1]
     return outputs * (inputs * (2 if weight.dtype == torch.float16 else 4) + 4)
+
+
+def _strip() -> int:
+    """The outputs whose weights lie together."""
+    return kernels.constant("strip_outputs")
 
 
 def _strips(values: Tensor) -> Tensor:
     outputs, inputs = values.shape
     group = GROUP[values.dtype]
-    whole = values.new_zeros(kernels.padded(outputs, STRIP), kernels.padded(inputs, group))
+    strip = _strip()
+    whole = values.new_zeros(kernels.padded(outputs, strip), kernels.padded(inputs, group))
     whole[:outputs, :inputs] = values
-    strips = whole.view(-1, STRIP, whole.shape[1] // group, group).transpose(1, 2)
+    strips = whole.view(-1, strip, whole.shape[1] // group, group).transpose(1, 2)
     return zeros(strips.numel(), strips.device, strips.dtype).view(strips.shape).copy_(strips)
 
 

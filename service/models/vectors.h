@@ -1,6 +1,6 @@
 /* Vectors of sixteen floats, and what the kernels do with them. They are the compiler's own, so the same code is AVX-512,
-   AVX2 or NEON; on x86 the loader picks the variant for the processor. A file is compiled once more where it is included
-   by the one of the same name with _bf16, for processors that round to bfloat16 in one instruction.
+   AVX2 or NEON. All files are compiled into a library for each level of x86-64 (pyproject.toml), of which the loader takes the
+   processor's; what a level has no instructions for is left out of its library.
 
    Loops over a block's accumulators are unrolled by name: the compiler otherwise keeps them in memory, and stores each one
    in every step. */
@@ -14,18 +14,17 @@
 #include <string.h>
 
 #define LANES 16
-#define BLOCK 4 /* rows that share every load */
-
-#ifndef VARIANT
-#define VARIANT(name) name
+/* Rows that share every load, and sums of products over a vector's lanes: as many and as wide as stay in registers. */
+#ifdef __AVX512F__
+#define BLOCK 4
+#define SUM_LANES 16
+#else
+#define BLOCK 2
+#define SUM_LANES 8
 #endif
+
 #define UNROLLED _Pragma("GCC unroll 8")
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__AVX512F__)
-#define FOR_EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define FOR_EACH_PROCESSOR
-#endif
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float floats __attribute__((vector_size(4 * LANES), aligned(4)));
@@ -34,6 +33,7 @@ typedef uint32_t words __attribute__((vector_size(4 * LANES), aligned(4), may_al
 typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2)));
 typedef float eight __attribute__((vector_size(32), aligned(4)));
 typedef float four __attribute__((vector_size(16), aligned(4)));
+typedef float sums __attribute__((vector_size(4 * SUM_LANES), aligned(4)));
 
 INLINE int64_t padded(int64_t count) { return (count + LANES - 1) / LANES * LANES; }
 
@@ -131,21 +131,38 @@ INLINE void write(void *to, int64_t place, floats value, int64_t count, int64_t 
         memcpy((float *)to + place, &value, 4 * count);
 }
 
-INLINE four quarter(floats v) {
-    eight half = *(eight *)&v + *((eight *)&v + 1);
-    return *(four *)&half + *((four *)&half + 1);
+INLINE four quarter(eight v) { return *(four *)&v + *((four *)&v + 1); }
+
+INLINE eight half_of(floats v) { return *(eight *)&v + *((eight *)&v + 1); }
+
+/* sum + v, over as many lanes as sums have. */
+INLINE sums folded(sums sum, floats v) {
+#ifdef __AVX512F__
+    return sum + v;
+#else
+    return sum + half_of(v);
+#endif
 }
 
-/* The sums over the lanes of four vectors. */
-INLINE four totals(floats a, floats b, floats c, floats d) {
+/* The sums over the lanes of four sums. */
+INLINE four totals(sums a, sums b, sums c, sums d) {
+#ifdef __AVX512F__
+    four p = quarter(half_of(a)), q = quarter(half_of(b)), r = quarter(half_of(c)), s = quarter(half_of(d));
+#else
     four p = quarter(a), q = quarter(b), r = quarter(c), s = quarter(d);
+#endif
     four pq = __builtin_shufflevector(p, q, 0, 4, 1, 5) + __builtin_shufflevector(p, q, 2, 6, 3, 7);
     four rs = __builtin_shufflevector(r, s, 0, 4, 1, 5) + __builtin_shufflevector(r, s, 2, 6, 3, 7);
     return __builtin_shufflevector(pq, rs, 0, 1, 4, 5) + __builtin_shufflevector(pq, rs, 2, 3, 6, 7);
 }
 
-/* The sums over the lanes of sixteen vectors, those of v[row][0..3] row after row. Half of the work of four times four. */
-INLINE floats all_totals(floats v[4][4]) {
+/* The same of a block's rows, those of v[row][0..3] row after row. */
+INLINE floats all_totals(sums v[BLOCK][4]) {
+#ifndef __AVX512F__
+    floats found = {0};
+    UNROLLED for (int row = 0; row < BLOCK; row++) ((four *)&found)[row] = totals(v[row][0], v[row][1], v[row][2], v[row][3]);
+    return found;
+#else /* half of the work of four times four */
 #define HALVES(a, b)                                                                                     \
     (__builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +            \
      __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31))
@@ -161,10 +178,11 @@ INLINE floats all_totals(floats v[4][4]) {
     floats each[4];
     UNROLLED for (int i = 0; i < 4; i++) each[i] = QUARTERS(HALVES(v[0][i], v[1][i]), HALVES(v[2][i], v[3][i]));
     return ONES(PAIRS(each[0], each[1]), PAIRS(each[2], each[3]));
+#endif
 }
 
 INLINE float total(floats v) {
-    four sum = quarter(v);
+    four sum = quarter(half_of(v));
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 

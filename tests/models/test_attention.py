@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.models import attention_kernel, kernels
 from service.models.attention import Attention
 from service.models.packed import Packed
+from tests.models.levels import LIBRARIES
 
 CPU = torch.device("cpu")
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
@@ -24,9 +25,15 @@ def expected(joined: torch.Tensor, heads: int) -> torch.Tensor:
     return context
 
 
-@pytest.mark.parametrize("with_kernel", [True, False])
+@pytest.fixture(params=[*LIBRARIES, "torch"])
+def with_kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    if request.param != "torch":
+        monkeypatch.setattr(kernels, "library", LIBRARIES[request.param])
+    return bool(request.param != "torch")
+
+
 @pytest.mark.parametrize("kind", BOUNDS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lengths=st.lists(st.integers(1, 70), min_size=1, max_size=9),
     heads=st.sampled_from([1, 2, 12]),
@@ -36,8 +43,6 @@ def expected(joined: torch.Tensor, heads: int) -> torch.Tensor:
 def test_rows_are_as_each_by_itself(
     kind: torch.dtype, with_kernel: bool, lengths: list[int], heads: int, size: int, seed: int
 ) -> None:
-    if with_kernel and not kernels.available:
-        pytest.skip("no C compiler was there when the package was installed")
     attention = Attention(heads, size, CPU)
     rows = [[5] * length for length in lengths]
     packed = Packed.of(rows, 0, CPU, padded=not with_kernel)

@@ -18,23 +18,22 @@ from service.models.lora import NO_RUNS, Factors, LoadedFactors, Runs
 from service.models.lora_kernel import MAX_RANK
 from service.models.text_encoder import TextEncoder, load_base
 from service.models.tokenizer import TextTokenizer
+from tests.models.levels import LIBRARIES, having
 
 pytestmark = pytest.mark.skipif(not encoder_kernel.available, reason="this processor or installation has no such kernel")
 in_any_number_of_threads = pytest.mark.usefixtures("_threads")
 CPU = torch.device("cpu")
+PRODUCTS: dict[Dtype, str] = {"fp32": "float32_linear", "bf16": "bfloat16_linear", "int8": "int8_linear"}
 FROM_STEPS: dict[Dtype, float] = {"fp32": 1e-5, "bf16": 0.1, "int8": 0.25}  # which round once more in between
 FROM_EXACT: dict[Dtype, float] = {"fp32": 1e-5, "bf16": 0.1, "int8": 0.4}
-HERE = [(dtype, "this processor") for dtype in DTYPES if computes_in(dtype, CPU)]
-# Without the instructions for bfloat16 nothing is computed in it.
-ANY = [(dtype, "any with AVX-512") for dtype, _ in HERE if dtype != "bf16"]
+CASES = [(dtype, level) for dtype in DTYPES if computes_in(dtype, CPU) for level in having(PRODUCTS[dtype])]
 
 
-@pytest.fixture(scope="module", params=[*HERE, *ANY], ids=" on ".join)
+@pytest.fixture(scope="module", params=CASES, ids=" on ".join)
 def encoder(request: pytest.FixtureRequest, tiny_base: Path) -> Iterator[TextEncoder]:
-    dtype, processor = request.param
+    dtype, level = request.param
     with pytest.MonkeyPatch.context() as patch:
-        if processor != "this processor":
-            patch.setattr(kernels, "function", lambda name: getattr(kernels._library, name))
+        patch.setattr(kernels, "library", LIBRARIES[level])
         yield text_encoder(load_base(str(tiny_base)), TextTokenizer(str(tiny_base)), CPU, dtype)
 
 

@@ -10,14 +10,17 @@ from torch.nn.functional import linear
 
 from service.models import heads_kernel, kernels
 from service.models.heads import Head, Heads
+from tests.models.levels import LIBRARIES
 
 needs_kernel = pytest.mark.skipif(not kernels.available, reason="no C compiler was there when the package was installed")
 
 
-@pytest.fixture(params=[pytest.param("kernel", marks=needs_kernel), "torch"])
+@pytest.fixture(params=[*LIBRARIES, "torch"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "torch":
         monkeypatch.setattr(kernels, "available", False)
+    else:
+        monkeypatch.setattr(kernels, "library", LIBRARIES[request.param])
 
 
 @pytest.mark.usefixtures("way")

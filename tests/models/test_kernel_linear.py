@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,25 +11,28 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import gelu, linear
 
-from service.models import product_kernel
+from service.models import kernels, product_kernel
 from service.models.kernel_linear import Bfloat16Linear, Float32Linear
 from service.models.lora import Factors, LoadedFactors, Runs, Site, Target
+from tests.models.levels import LIBRARIES, having
 
 CPU = torch.device("cpu")
 Layer = type[Bfloat16Linear] | type[Float32Linear]
 KINDS: dict[Layer, torch.dtype] = {Bfloat16Linear: torch.bfloat16, Float32Linear: torch.float32}
 BOUNDS = {torch.bfloat16: (0.02, 0.01), torch.float32: (1e-5, 1e-5)}  # absolute and relative; bfloat16 keeps 8 bits
-each_kind = pytest.mark.parametrize(
-    "layer_type",
-    [
-        pytest.param(layer, marks=pytest.mark.skipif(not there, reason="this processor or installation has no such kernel"))
-        for layer, there in (
-            (Bfloat16Linear, product_kernel.bfloat16_available),
-            (Float32Linear, product_kernel.float32_available),
-        )
-    ],
-)
+CASES: list[tuple[Layer, str]] = [
+    *((Bfloat16Linear, level) for level in having("bfloat16_linear") if product_kernel.bfloat16_available),
+    *((Float32Linear, level) for level in having("float32_linear")),
+]
 ACTIVATIONS = {None: lambda y: y, "gelu": gelu, "relu": torch.relu}
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0].__name__} on {case[1]}")
+def layer_type(request: pytest.FixtureRequest) -> Iterator[Layer]:
+    layer, level = request.param
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "library", LIBRARIES[level])
+        yield layer
 
 
 def made(kind: torch.dtype, rows: int, inputs: int, outputs: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -36,7 +41,6 @@ def made(kind: torch.dtype, rows: int, inputs: int, outputs: int, seed: int = 0)
     return x.to(kind), weight / inputs**0.5, bias
 
 
-@each_kind
 @settings(deadline=None)
 @given(
     st.integers(1, 130),
@@ -58,7 +62,6 @@ def test_any_sizes_are_within_the_rounding(
     torch.testing.assert_close(found.float(), expected, atol=atol, rtol=rtol)
 
 
-@each_kind
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("rows", [3, 47, 49, 300])
 def test_low_rank_products_come_on_top_and_change_no_other_row(layer_type: Layer, rows: int, activation: str | None) -> None:
@@ -76,7 +79,6 @@ def test_low_rank_products_come_on_top_and_change_no_other_row(layer_type: Layer
         torch.testing.assert_close(found[row], layer(x[row : row + 1], activation)[0], atol=0, rtol=0)
 
 
-@each_kind
 def test_what_it_cannot_read_is_refused(layer_type: Layer) -> None:
     kind, other = KINDS[layer_type], torch.float32 if layer_type is Bfloat16Linear else torch.bfloat16
     x, weight, bias = made(kind, 2, 64, 64)
@@ -88,9 +90,10 @@ def test_what_it_cannot_read_is_refused(layer_type: Layer) -> None:
     assert layer_type.fits(63) == (kind == torch.float32)
 
 
-@pytest.mark.skipif(not product_kernel.float32_available, reason="this processor or installation has no such kernel")
+@pytest.mark.parametrize("level", having("float16_linear"))
 @pytest.mark.parametrize("rows", [1, 5, 60])
-def test_weights_in_float16_compute_what_they_do_in_float32(rows: int) -> None:
+def test_weights_in_float16_compute_what_they_do_in_float32(rows: int, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "library", LIBRARIES[level])
     x, weight, bias = made(torch.float32, rows, 37, 130)
     weight[0, 0], weight[1, 1], weight[2, 2] = 6e-8, -65504, 0  # the least, the largest, none
     halves = weight.half()
@@ -100,7 +103,6 @@ def test_weights_in_float16_compute_what_they_do_in_float32(rows: int) -> None:
         assert product_kernel.float32_bytes(kept) == taken
 
 
-@each_kind
 def test_no_rows_give_none(layer_type: Layer) -> None:
     x, weight, bias = made(KINDS[layer_type], 0, 64, 130)
     assert layer_type(weight, bias)(x).shape == (0, 130)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from service.models import kernels, lora_kernel
 from service.models.kernels import Array
 from service.models.lora import Factors, LoadedFactors, Runs, Site, Target, add_products
+from tests.models.levels import LIBRARIES
 
 pytestmark = pytest.mark.skipif(not kernels.available, reason="no C compiler was there when the package was installed")
 TABLE, CPU = np.zeros((1, 1, 3), np.int64), torch.device("cpu")
@@ -59,11 +60,9 @@ def adapters(inputs: int, outputs: int, ranks: Sequence[int], kind: torch.dtype)
     ]  # fmt: skip
 
 
-@pytest.fixture(params=["this processor", "any processor"])
-def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel of this processor, or the one without its instructions."""
-    if request.param == "any processor":
-        monkeypatch.setattr(kernels, "function", lambda name: getattr(kernels._library, name))
+@pytest.fixture(params=LIBRARIES)
+def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "library", LIBRARIES[request.param])
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -71,7 +70,7 @@ def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     st.integers(1, 100), st.integers(1, 100), st.lists(st.integers(1, 20), min_size=1, max_size=4),
     st.lists(st.integers(0, 150), min_size=8, max_size=8), st.sampled_from([(torch.float32, 1e-5), (torch.bfloat16, 2e-2)]),
 )  # fmt: skip
-@pytest.mark.usefixtures("variant")
+@pytest.mark.usefixtures("level")
 def test_any_sizes_and_runs(
     inputs: int, outputs: int, ranks: list[int], cuts: list[int], kind_bound: tuple[torch.dtype, float]
 ) -> None:
@@ -93,7 +92,7 @@ def test_any_sizes_and_runs(
 
 
 @pytest.mark.parametrize(("kind", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
-@pytest.mark.usefixtures("variant")
+@pytest.mark.usefixtures("level")
 def test_the_activation_goes_over_rows_in_runs_and_between_them(kind: torch.dtype, bound: float) -> None:
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(150, 48, generator=generator).to(kind), 4 * torch.randn(150, 80, generator=generator).to(kind)

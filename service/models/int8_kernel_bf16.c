@@ -1,7 +1,0 @@
-/* The kernel in int8_kernel.c for processors that round to bfloat16 in one instruction. */
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#pragma GCC target("arch=x86-64-v4,avx512vnni,avx512bf16")
-#define VARIANT(name) name##_bf16
-#include "int8_kernel.c"
-#endif
