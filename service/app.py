@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from threading import Barrier
 from typing import Literal
@@ -94,7 +95,8 @@ def create_app(settings: Settings) -> Application:
     compute, threads = Device(use_all_cores), _started(CPU_THREADS, "prepare")
     registry = Registry.open(settings.adapters_dir, settings.registry_url, settings.store_url)
     residency = Residency(registry.read, device_bytes=settings.max_lora_bytes, host_bytes=settings.max_cpu_lora_bytes)
-    text_task, vqa_task = _tasks(settings, registry, residency, compute)
+    # Where it will compute: a library lays a network's weights out for as many threads as it sees then.
+    text_task, vqa_task = compute.call(partial(_tasks, settings, registry, residency, compute))
     tasks: dict[str, AdapterTask] = {TEXT_CLASSIFICATION: text_task, VISUAL_QUESTION_ANSWERING: vqa_task}
     lifecycle = Lifecycle(registry, residency, tasks, settings.preloaded)
     problems = lifecycle.load_live(EAGER_SECONDS)
