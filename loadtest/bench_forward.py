@@ -18,10 +18,10 @@ from loadtest.bases import SHAPES
 from loadtest.figures import Figure
 from loadtest.peak import flops_per_second
 from loadtest.plan import Bench, Curve, Part, Plan, zipf
+from service.models.base_weights import load_base
 from service.models.calibration import text_encoder
 from service.models.linear import Dtype
 from service.models.text_classifier import LoadedTextAdapter, Row, TextClassifier
-from service.models.text_encoder import load_base
 from service.models.tokenizer import TextTokenizer
 
 MAX_LENGTH, MAX_RANK = 128, 64

@@ -10,8 +10,9 @@ import torch
 
 from loadtest.figures import Figure
 from loadtest.timing import seconds
+from service.models.base_weights import load_base
 from service.models.text_classifier import Batch, LoadedTextAdapter, Row, TextClassifier
-from service.models.text_encoder import TextEncoder, load_base
+from service.models.text_encoder import TextEncoder
 from service.models.tokenizer import TextTokenizer
 from service.store.bundle import TEXT_CLASSIFICATION
 from service.store.registry import Registry

@@ -15,7 +15,8 @@ from loadtest import made_up
 from loadtest.client import post
 from loadtest.plan import Bench, zipf
 from loadtest.server import ServerProcess
-from service.models.text_encoder import TextEncoder, load_base
+from service.models.base_weights import load_base
+from service.models.text_encoder import TextEncoder
 
 REQUESTS = 2000  # different ones, sent over and over
 

@@ -27,13 +27,13 @@ from service.errors import StartupError
 from service.jobs.folder import JobsFolder
 from service.jobs.jobs import Jobs
 from service.jobs.supervisor import Supervisor
+from service.models.base_weights import load_base
 from service.models.calibration import text_encoder
 from service.models.image_encoder import load_image_encoder
 from service.models.linear import DTYPES, Dtype, computes_in, fastest
 from service.models.sentence_encoder import load_sentence_encoder
 from service.models.sources import locate
 from service.models.text_classifier import TextClassifier
-from service.models.text_encoder import load_base
 from service.models.tokenizer import TextTokenizer
 from service.routes import adapters, aliases, files, health, text, training_events, training_jobs, vqa
 from service.routes.boundary import Boundary

@@ -128,10 +128,10 @@ def models(settings: Settings) -> Iterator[Check]:
     os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
     import torch
 
+    from service.models.base_weights import load_base
     from service.models.image_encoder import load_image_encoder
     from service.models.sentence_encoder import load_sentence_encoder
     from service.models.sources import is_hub_id
-    from service.models.text_encoder import load_base
 
     cpu = torch.device("cpu")
     base, image, sentence = settings.base_model, settings.image_encoder, settings.sentence_encoder

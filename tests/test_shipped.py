@@ -11,9 +11,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
 
+from service.models.base_weights import load_base
 from service.models.sources import locate
 from service.models.text_classifier import Row, TextClassifier
-from service.models.text_encoder import TextEncoder, load_base
+from service.models.text_encoder import TextEncoder
 from service.models.tokenizer import TextTokenizer
 from service.store.bundle import read_bundle
 from service.store.registry import Registry

@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as hub_logging
 
+from service.models.base_weights import BaseWeights
 from service.models.heads import Head
 from service.models.sources import PACKAGED_HUB_ID, PACKAGED_MINILM, fingerprint, locate
-from service.models.text_encoder import BaseWeights
 from training.data import DataError
 
 OPTION = "--base-model"

@@ -12,10 +12,11 @@ from rich.progress import Progress
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from service.models.base_weights import BaseWeights, load_base
 from service.models.sources import locate
 from service.models.text_adapter import TextAdapter
 from service.models.text_classifier import TextClassifier
-from service.models.text_encoder import BaseWeights, TextEncoder, load_base
+from service.models.text_encoder import TextEncoder
 from service.tasks.standalone import CPU, MAX_RANK
 from training.bundles import halve
 from training.checkpoint import KINDS, OPTION, compare, hub_name, kind, read_checkpoint

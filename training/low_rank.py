@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from service.models.base_weights import Family
 from service.models.heads import Head
 from service.models.lora import Factors
 from service.models.text_adapter import PREFIX
-from service.models.text_encoder import Family
 
 NOTHING = 1e-6  # of the largest singular value: what rounding leaves of a rank that is not there
 

@@ -21,10 +21,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from service.errors import QuickchangeError
+from service.models.base_weights import BaseWeights, load_base
 from service.models.sources import locate
 from service.models.text_adapter import TextAdapter
 from service.models.text_classifier import TextClassifier
-from service.models.text_encoder import BaseWeights, TextEncoder, load_base
+from service.models.text_encoder import TextEncoder
 from service.store.bundle import TEXT_CLASSIFICATION, BaseRef, Bundle, Manifest
 from service.store.selector import check_name
 from service.tasks.standalone import CPU, MAX_RANK

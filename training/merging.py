@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from service.errors import AdapterIncompatible
+from service.models.base_weights import BaseWeights
 from service.models.heads import Head
 from service.models.lora import Factors
 from service.models.text_adapter import PREFIX, TextAdapter
 from service.models.text_classifier import TextClassifier
-from service.models.text_encoder import BaseWeights
 from service.store.bundle import TEXT_CLASSIFICATION, Bundle, read_bundle
 from service.store.layout import CONFIG
 from service.store.problem_types import DEFAULT_THRESHOLD, MULTI_LABEL

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from service.models.base_weights import base_fingerprint
 from service.models.sources import PACKAGED_MINILM
-from service.models.text_encoder import base_fingerprint
 from training.data import DataError
 from training.text_model import FULL, LORA, Recipe
 

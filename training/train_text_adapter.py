@@ -17,8 +17,8 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from service.models.base_weights import base_fingerprint
 from service.models.sources import PACKAGED_HUB_ID, PACKAGED_MINILM
-from service.models.text_encoder import base_fingerprint
 from service.store.bundle import TEXT_CLASSIFICATION, BaseRef, Bundle, Manifest
 from training.bundles import library_versions, weights_bytes, write_bundle
 from training.cards import TEXT_LIMITS, Quality, card, text_quality

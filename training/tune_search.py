@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from service.models.text_encoder import base_fingerprint
+from service.models.base_weights import base_fingerprint
 from training.bundles import write_bundle
 from training.data import DataError, TextData
 from training.statistics import LOWER_IS_BETTER

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from service.models.bank_runs import Worn
+from service.models.base_weights import BaseWeights
 from service.models.linear import Dtype
 from service.models.lora import Runs
-from service.models.text_encoder import BaseWeights, TextEncoder
+from service.models.text_encoder import TextEncoder
 
 # Of the kinds that classifiers are asked about. Which inputs are large depends on the model far more than on the text.
 SENTENCES = (

@@ -21,11 +21,12 @@ from transformers import AutoTokenizer
 from transformers.utils import logging as hub_logging
 
 from service.errors import StartupError
+from service.models.base_weights import FAMILIES, load_base
 from service.models.clip import PREFIX, load_clip_texts
 from service.models.lora import NO_RUNS
 from service.models.packed import Packed
 from service.models.sources import PACKAGED_MINILM, fingerprint, locate, unreadable
-from service.models.text_encoder import FAMILIES, TextEncoder, load_base
+from service.models.text_encoder import TextEncoder
 from service.models.tokenizer import Texts
 
 SETTING = "QUICKCHANGE_SENTENCE_ENCODER"

@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from service.errors import AdapterIncompatible
+from service.models.base_weights import Family
 from service.models.heads import Head
 from service.models.lora import Factors, Target
 from service.models.lora_options import Ranks, names_in, option_faults
-from service.models.text_encoder import Family
 from service.models.values import is_finite
 
 PREFIX = "base_model.model."

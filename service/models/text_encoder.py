@@ -7,92 +7,23 @@ itself pads. Weights come from transformers' model of the same name, and the tes
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding, layer_norm
-from transformers import AutoConfig, AutoModel
-from transformers.utils import logging as hub_logging
 
-from service.errors import StartupError
 from service.models import encoder_kernel, kernels
 from service.models.activations import activated
 from service.models.attention import Attention
 from service.models.bank_runs import BankRuns, Worn
+from service.models.base_weights import BaseWeights
 from service.models.graphs import Capture, Graphs, cuda_capture
 from service.models.kernel_linear import Bfloat16Linear, Float32Linear, KernelLinear
 from service.models.linear import COMPUTED_IN, Dtype, Linear
 from service.models.lora import NO_RUNS, Runs, Site, Target
 from service.models.packed import Packed, Padding, power_of_two, rounded_up
 from service.models.quantized import QuantizedLinear
-from service.models.sources import fingerprint, locate, unreadable
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """What differs between BERT-shaped families.
-
-    ``prefix`` holds the encoder inside the task model; ``dense`` and ``out`` are the head's two layers there;
-    ``pools`` says that the base model itself has the first of them; ``offset`` is the first position's index.
-    """
-
-    prefix: str
-    dense: str
-    out: str
-    pools: bool
-    offset: int
-
-
-FAMILIES = {
-    "bert": Family("bert", "bert.pooler.dense", "classifier", pools=True, offset=0),
-    "roberta": Family("roberta", "classifier.dense", "classifier.out_proj", pools=False, offset=2),
-    "xlm-roberta": Family("roberta", "classifier.dense", "classifier.out_proj", pools=False, offset=2),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class BaseWeights:
-    """A base model as loaded: its configuration, float32 tensors by transformers' names, and their fingerprint."""
-
-    config: Any
-    tensors: Mapping[str, Tensor]
-    fingerprint: str
-
-    @property
-    def family(self) -> Family:
-        """The row of :data:`FAMILIES` for this model."""
-        return FAMILIES[self.config.model_type]
-
-
-def load_base(name: str, setting: str = "QUICKCHANGE_BASE_MODEL") -> BaseWeights:
-    """Load a base model by packaged name, folder or hub id.
-
-    Raises :class:`StartupError`, naming ``setting``, when it cannot be found or its architecture is not supported.
-    """
-    source = locate(name, setting)
-    hub_logging.disable_progress_bar()
-    try:
-        config = AutoConfig.from_pretrained(source)
-        if config.model_type not in FAMILIES:
-            raise StartupError(
-                f"{setting}={name}: model type {config.model_type!r} is not supported; accepted: {', '.join(FAMILIES)}"
-            )
-        model, info = AutoModel.from_pretrained(source, config=config, dtype=torch.float32, output_loading_info=True)
-    except (OSError, ValueError):
-        raise unreadable(name, setting) from None
-    drop = set(info["missing_keys"]) if FAMILIES[config.model_type].pools else {"pooler.dense.weight", "pooler.dense.bias"}
-    lost = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
-    if lost:
-        raise StartupError(f"{setting}={name}: the model's file lacks {len(lost)} tensors, the first {lost[0]!r}")
-    tensors = {key: value for key, value in model.state_dict().items() if key not in drop and value.is_floating_point()}
-    return BaseWeights(config, tensors, fingerprint(tensors))
-
-
-def base_fingerprint(name: str) -> str:
-    """The fingerprint of the base model called ``name``."""
-    return load_base(name).fingerprint
 
 
 class TextEncoder:

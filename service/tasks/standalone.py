@@ -7,12 +7,12 @@ from typing import TypeVar
 
 import torch
 
+from service.models.base_weights import load_base
 from service.models.calibration import text_encoder
 from service.models.image_encoder import load_image_encoder
 from service.models.linear import Dtype
 from service.models.sentence_encoder import load_sentence_encoder
 from service.models.text_classifier import TextClassifier
-from service.models.text_encoder import load_base
 from service.models.tokenizer import TextTokenizer
 from service.store.registry import Registry
 from service.tasks.residency import Residency

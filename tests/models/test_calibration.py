@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
+from service.models.base_weights import load_base
 from service.models.calibration import SENTENCES, largest_inputs
-from service.models.text_encoder import TextEncoder, load_base
+from service.models.text_encoder import TextEncoder
 from service.models.tokenizer import TextTokenizer
 
 

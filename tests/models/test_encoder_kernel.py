@@ -12,11 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.models import encoder_kernel, kernels, product_kernel
+from service.models.base_weights import load_base
 from service.models.calibration import text_encoder
 from service.models.linear import DTYPES, Dtype, computes_in
 from service.models.lora import NO_RUNS, Factors, LoadedFactors, Runs
 from service.models.lora_kernel import MAX_RANK
-from service.models.text_encoder import TextEncoder, load_base
+from service.models.text_encoder import TextEncoder
 from service.models.tokenizer import TextTokenizer
 from tests.models.levels import LIBRARIES, having
 

@@ -19,10 +19,11 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from service.models.bank_runs import BankRuns, RunsShape
+from service.models.base_weights import load_base
 from service.models.graphs import KEPT, Compute, Graphs
 from service.models.linear import Dtype
 from service.models.text_classifier import Batch, LoadedTextAdapter, Row, TextClassifier
-from service.models.text_encoder import TextEncoder, load_base
+from service.models.text_encoder import TextEncoder
 from service.store.bundle import read_bundle
 from tests.support.bundles import make_text_bundle
 

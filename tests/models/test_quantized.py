@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn.functional import gelu, linear
 
 from service.models import product_kernel
+from service.models.base_weights import load_base
 from service.models.calibration import SENTENCES, text_encoder
 from service.models.lora import Factors, LoadedFactors, Runs, Site, Target
 from service.models.quantized import QuantizedLinear
-from service.models.text_encoder import load_base
 from service.models.tokenizer import TextTokenizer
 
 pytestmark = pytest.mark.skipif(not product_kernel.int8_available, reason="this processor or installation has no int8 kernel")

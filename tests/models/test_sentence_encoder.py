@@ -13,9 +13,10 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
 from service.errors import StartupError
+from service.models.base_weights import load_base
 from service.models.sentence_encoder import LibrarySentenceEncoder, PackedSentenceEncoder, SentenceEncoder, load_sentence_encoder
 from service.models.sources import locate
-from service.models.text_encoder import TextEncoder, load_base
+from service.models.text_encoder import TextEncoder
 
 CPU = torch.device("cpu")
 TEXTS = ["what is on the table", "  How many\tchairs?\n", "", "long " * 400, "WHAT colour is it", "🙂 [SEP] é"]

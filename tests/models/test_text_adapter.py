@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from service.errors import AdapterIncompatible
+from service.models.base_weights import load_base
 from service.models.text_classifier import TextClassifier
-from service.models.text_encoder import TextEncoder, load_base
+from service.models.text_encoder import TextEncoder
 from tests.support.bundles import peft_adapter
 
 Config: TypeAlias = dict[str, Any]

@@ -17,11 +17,12 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from service.models import encoder_kernel
+from service.models.base_weights import load_base
 from service.models.linear import Dtype, computes_in
 from service.models.lora import LoadedFactors
 from service.models.text_adapter import TextAdapter
 from service.models.text_classifier import LoadedTextAdapter, Row, TextClassifier
-from service.models.text_encoder import TextEncoder, load_base
+from service.models.text_encoder import TextEncoder
 from service.store.bundle import read_bundle
 from tests.support.bundles import make_text_bundle
 

@@ -10,14 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-from transformers import AutoModelForSequenceClassification, BertConfig, DistilBertConfig, RobertaConfig
+from transformers import AutoModelForSequenceClassification, BertConfig, RobertaConfig
 
-from service.errors import StartupError
+from service.models.base_weights import BaseWeights, load_base
 from service.models.lora import NO_RUNS
 from service.models.packed import rounded_up
-from service.models.sources import fingerprint
 from service.models.text_classifier import Row, TextClassifier
-from service.models.text_encoder import BaseWeights, TextEncoder, load_base
+from service.models.text_encoder import TextEncoder
 
 TINYBERT = {"hidden_size": 312, "num_hidden_layers": 4, "num_attention_heads": 12, "intermediate_size": 1200}
 SHAPES: dict[str, tuple[Any, str, int, int]] = {
@@ -51,28 +50,6 @@ def test_true_shapes_equal_peft_and_have_the_known_parameter_counts(name: str) -
     for ids, logits in zip(rows, classifier.forward(classifier.collate([Row(ids, loaded) for ids in rows])), strict=True):
         with torch.inference_mode():
             torch.testing.assert_close(logits, tuned(torch.tensor([ids])).logits[0], atol=1e-5, rtol=0)
-
-
-def test_the_fingerprint_names_the_weights_and_not_the_file(tiny_base: Path) -> None:
-    tensors = load_base(str(tiny_base)).tensors
-    assert load_base(str(tiny_base)).fingerprint == fingerprint({name: tensor.double() for name, tensor in tensors.items()})
-    changed = dict(tensors)
-    first = next(iter(changed))
-    changed[first] = changed[first] + 1e-3
-    assert fingerprint(changed) != fingerprint(tensors)
-
-
-@pytest.mark.parametrize(("name", "says"), [("./nowhere", "no model there"), ("nobody/nothing-at-all", "no hub answers")])
-def test_a_missing_model_is_one_clear_line(name: str, says: str) -> None:
-    with pytest.raises(StartupError, match=says) as refused:
-        load_base(name)
-    assert "QUICKCHANGE_BASE_MODEL" in str(refused.value) and "\n" not in str(refused.value)
-
-
-def test_an_architecture_without_a_row_in_the_table_is_refused(tmp_path: Path) -> None:
-    DistilBertConfig().save_pretrained(tmp_path)
-    with pytest.raises(StartupError, match="model type 'distilbert' is not supported; accepted: bert, roberta"):
-        load_base(str(tmp_path))
 
 
 def test_bfloat16_differs_from_float32_by_its_rounding_alone(tiny_base: Path) -> None:

@@ -13,9 +13,9 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, BertConfig, BertModel, RobertaConfig, RobertaModel
 
+from service.models.base_weights import base_fingerprint
 from service.models.image_encoder import ImageEncoder
 from service.models.sentence_encoder import SentenceEncoder
-from service.models.text_encoder import base_fingerprint
 from service.store.bundle import NO_IMAGES, TEXT_CLASSIFICATION, VISUAL_QUESTION_ANSWERING, BaseRef, Bundle, Manifest
 from service.store.problem_types import SINGLE_LABEL, ProblemType
 from training.bundles import weights_bytes, write_bundle

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn.functional import linear, relu
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from service.models.base_weights import load_base
 from service.models.calibration import text_encoder
 from service.models.image_encoder import ImageEncoder
 from service.models.linear import Dtype
 from service.models.sentence_encoder import SentenceEncoder
 from service.models.text_classifier import Row, TextClassifier
-from service.models.text_encoder import load_base
 from service.models.tokenizer import TextTokenizer
 from service.store.bundle import Bundle
 from service.store.problem_types import MULTI_LABEL, REGRESSION, SINGLE_LABEL

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.errors import AdapterIncompatible
+from service.models.base_weights import load_base
 from service.models.text_classifier import Batch, Row, TextClassifier
-from service.models.text_encoder import TextEncoder, load_base
+from service.models.text_encoder import TextEncoder
 from service.models.tokenizer import TextTokenizer
 from service.store.alias import Target
 from service.store.problem_types import MULTI_LABEL, REGRESSION

@@ -14,9 +14,10 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from service.models.base_weights import load_base
 from service.models.text_adapter import TextAdapter
 from service.models.text_classifier import TextClassifier
-from service.models.text_encoder import TextEncoder, load_base
+from service.models.text_encoder import TextEncoder
 from service.store.bundle import read_bundle
 from service.tasks.standalone import CPU
 from tests.support.bundles import save_tiny_base

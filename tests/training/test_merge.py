@@ -11,9 +11,10 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from service.models.base_weights import load_base
 from service.models.lora import Factors
 from service.models.text_classifier import TextClassifier
-from service.models.text_encoder import TextEncoder, load_base
+from service.models.text_encoder import TextEncoder
 from service.store.alias import Target
 from service.store.bundle import Bundle, read_bundle
 from service.store.registry import Registry
