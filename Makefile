@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALLED := pyproject.toml constraints.txt $(wildcard service/models/*.[ch])
 PIP := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
@@ -11,21 +12,25 @@ PIP := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
-$(VENV)/serve.stamp: pyproject.toml constraints.txt $(wildcard service/models/*.[ch])
+$(BIN)/python:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12"; exit 1; }
-	@test -x $(BIN)/python || { echo "making .venv and installing pinned packages (6 GB, a few minutes the first time) …"; $(PYTHON) -m venv $(VENV); }
+	@echo "making .venv and installing pinned packages (6 GB, a few minutes the first time) …"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/serve.stamp: $(INSTALLED) | $(BIN)/python
 	@$(PIP) -e .
 	@touch $@
 
-$(VENV)/all.stamp: $(VENV)/serve.stamp
+# With all that serving needs: whoever begins here compiles the kernels once.
+$(VENV)/all.stamp: $(INSTALLED) | $(BIN)/python
 	@$(PIP) -e '.[train,load,dev]'
-	@touch $@
+	@touch $(VENV)/serve.stamp $@
 
 serve: $(VENV)/serve.stamp ## serve on 127.0.0.1:8000; QUICKCHANGE_* variables or ARGS="--port 9000" change it
 	@exec $(BIN)/quickchange serve $(ARGS)
 
 test: $(VENV)/all.stamp ## run the whole test suite in two processes; ARGS="-n 0 tests/engine" runs some of it in this one
-	@$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 soak: $(VENV)/all.stamp ## 100,000 requests, every answer checked, while adapters come and go; fails on a wrong one or a leak (minutes)
 	@$(BIN)/python -m tests.soak $(ARGS)

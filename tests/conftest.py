@@ -29,6 +29,18 @@ if TYPE_CHECKING:
     Start = Callable[..., Server]
 
 
+# Modules that take a minute or more: they come first, so that no process is left alone with one at the end.
+LONGEST = (
+    "test_bench.py", "test_training_jobs.py", "test_train_text_adapter.py", "test_training_server.py", "test_study.py",
+    "test_soak.py", "test_registry.py", "test_schema.py", "test_kills.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest modules first; the others keep their order."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a seeded tiny BERT and the packaged tokenizer."""
