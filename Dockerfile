@@ -13,7 +13,7 @@
 # when keys are added or revoked.
 
 FROM python:3.11-slim AS build
-# For the LoRA kernel; without a compiler the installation goes on, and LoRA runs through torch.
+# For the kernels; without a compiler the installation goes on, and torch does their work, slower.
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 RUN python -m venv /opt/quickchange

@@ -95,8 +95,7 @@ def create_app(settings: Settings) -> Application:
     compute, threads = Device(use_all_cores), _started(CPU_THREADS, "prepare")
     registry = Registry.open(settings.adapters_dir, settings.registry_url, settings.store_url)
     residency = Residency(registry.read, device_bytes=settings.max_lora_bytes, host_bytes=settings.max_cpu_lora_bytes)
-    # Where it will compute: a library lays a network's weights out for as many threads as it sees then.
-    text_task, vqa_task = compute.call(partial(_tasks, settings, registry, residency, compute))
+    text_task, vqa_task = _tasks(settings, registry, residency, compute)
     tasks: dict[str, AdapterTask] = {TEXT_CLASSIFICATION: text_task, VISUAL_QUESTION_ANSWERING: vqa_task}
     lifecycle = Lifecycle(registry, residency, tasks, settings.preloaded)
     problems = lifecycle.load_live(EAGER_SECONDS)
@@ -157,8 +156,10 @@ def _tasks(
         classifier, tokenizer, registry, compute.call, residency,
         max_chars=settings.max_text_chars,
     )  # fmt: skip
+    # Where it will compute: oneDNN lays convolutions' weights out for as many threads as it sees then.
+    images = compute.call(partial(load_image_encoder, settings.image_encoder, device))
     vqa_task = VisualQuestionAnswering(
-        load_image_encoder(settings.image_encoder, device), load_sentence_encoder(settings.sentence_encoder, device, shared),
+        images, load_sentence_encoder(settings.sentence_encoder, device, shared),
         registry, compute.call, residency,
         max_chars=settings.max_text_chars, max_pixels=settings.max_image_pixels,
         cache_size=settings.embedding_cache_size, device=device,

@@ -74,11 +74,14 @@ def threads() -> Check:
 
 
 def kernels() -> Check:
-    """Whether the C kernels were built."""
+    """Whether the C kernels were built, and for all of the processor's instructions."""
     from service.models import kernels
 
+    if kernels.available and kernels.level == kernels.highest:
+        return Check("kernels", "ok", f"built, level {kernels.level}")
     if kernels.available:
-        return Check("kernels", "ok", "built")
+        slower = f"built for level {kernels.level}, the processor has {kernels.highest}: forwards are slower than they could be"
+        return Check("kernels", "warning", f"{slower}; install a newer GCC, then this package anew")
     return Check(
         "kernels", "warning", "not built, so torch does their work, slower; install a C compiler, then this package anew"
     )

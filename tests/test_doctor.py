@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from service import doctor
+from service.models import kernels
 from service.settings import Settings
 from tests.support.command import fails, quickchange, words
 
@@ -71,6 +72,14 @@ def test_the_processor_is_told_by_its_flags(tmp_path: Path) -> None:
     file.write_text("flags : fpu sse2\n")
     assert doctor.processor(file).state == "warning"
     assert doctor.processor(tmp_path / "none").state == "warning"
+
+
+def test_kernels_for_fewer_instructions_than_there_are_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    for level, state in (("v0", "warning"), (kernels.highest, "ok"), (None, "warning")):
+        monkeypatch.setattr(kernels, "level", level)
+        monkeypatch.setattr(kernels, "available", level is not None)
+        found = doctor.kernels()
+        assert found.state == state and (f"level {level}" in found.detail) == (level is not None)
 
 
 def test_a_public_address_needs_keys(tmp_path: Path) -> None:

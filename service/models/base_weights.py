@@ -17,6 +17,8 @@ from service.errors import StartupError
 from service.models.sources import fingerprint, locate, unreadable
 
 FILE = "model.safetensors"
+FLOATS = ("F64", "F32", "F16", "BF16")  # numbers that are weights as they are, by the file's names for them
+POOLER = {"pooler.dense.weight", "pooler.dense.bias"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,9 @@ def load_base(name: str, setting: str = "QUICKCHANGE_BASE_MODEL") -> BaseWeights
         from transformers import AutoModel  # which takes seconds, and reads whatever can be read
 
         model, info = AutoModel.from_pretrained(source, config=config, dtype=torch.float32, output_loading_info=True)
-    except (OSError, ValueError, SafetensorError):
+    except (OSError, ValueError, ImportError, SafetensorError):
         raise unreadable(name, setting) from None
-    drop = set(info["missing_keys"]) if FAMILIES[config.model_type].pools else {"pooler.dense.weight", "pooler.dense.bias"}
+    drop = set(info["missing_keys"]) if FAMILIES[config.model_type].pools else POOLER
     lost = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
     if lost:
         raise StartupError(f"{setting}={name}: the model's file lacks {len(lost)} tensors, the first {lost[0]!r}")
@@ -92,15 +94,18 @@ def _plain(file: Path, config: Any) -> Mapping[str, Tensor] | None:
     """The weights in ``file`` where every tensor has its name and shape of today; else None, as that takes transformers."""
     if not file.is_file():
         return None
-    prefix = FAMILIES[config.model_type].prefix + "."
-    needed, pooler = _shapes(config), {"pooler.dense.weight", "pooler.dense.bias"}
+    family, needed = FAMILIES[config.model_type], _shapes(config)
     with safe_open(file, framework="pt") as stored:
-        names = {name.removeprefix(prefix): name for name in stored.keys()}  # noqa: SIM118  # it is no mapping
-        if not all(name in names and tuple(stored.get_slice(names[name]).get_shape()) == needed[name] for name in needed):
+        names = {name.removeprefix(f"{family.prefix}."): name for name in stored.keys()}  # noqa: SIM118  # it is no mapping
+        if family.pools and set(names) >= POOLER:
+            needed |= {name: (config.hidden_size,) * (2 if name.endswith("weight") else 1) for name in POOLER}
+        if not needed.keys() <= names.keys():
             return None
-        kept = [*needed, *(name for name in sorted(pooler) if FAMILIES[config.model_type].pools and pooler <= set(names))]
+        slices = [(stored.get_slice(names[name]), shape) for name, shape in needed.items()]
+        if any(tuple(found.get_shape()) != shape or found.get_dtype() not in FLOATS for found, shape in slices):
+            return None
         # Copied, as what is read lies in the file, which may be replaced.
-        return {name: stored.get_tensor(names[name]).to(torch.float32, copy=True) for name in kept}
+        return {name: stored.get_tensor(names[name]).to(torch.float32, copy=True) for name in needed}
 
 
 def _shapes(config: Any) -> dict[str, tuple[int, ...]]:

@@ -22,8 +22,6 @@ NO_KERNEL = "this processor has no instructions for it, or there was no C compil
 V3 = ("avx2", "fma3", "f16c", "bmi", "bmi2", "lzcnt")
 V4 = (*V3, "avx512_f", "avx512_bw", "avx512_cd", "avx512_dq", "avx512_vl")
 LEVELS = {"v4_bf16": (*V4, "avx512_bf16"), "v4": V4, "v3": V3, "any": ()}  # by their libraries' names
-X86_64_V3 = ("avx2", "fma3", "f16c", "bmi", "bmi2", "lzcnt")  # what the levels of these names ask for, the lower and the higher
-X86_64_V4 = (*X86_64_V3, "avx512_f", "avx512_bw", "avx512_cd", "avx512_dq", "avx512_vl")
 
 
 def has(*flags: str) -> bool:
@@ -43,7 +41,10 @@ def libraries() -> Iterator[tuple[str, ctypes.CDLL]]:
                 continue
 
 
-library: ctypes.CDLL | None = next((found for _, found in libraries()), None)
+level: str | None
+library: ctypes.CDLL | None
+level, library = next(libraries(), (None, None))
+highest = next(level for level, flags in LEVELS.items() if has(*flags))  # for which there may be no library
 available: bool = library is not None
 
 
@@ -62,7 +63,7 @@ def built(name: str) -> bool:
 
 def constant(name: str) -> int:
     """A number that kernels for this processor go by; raises :class:`RuntimeError` where there are none."""
-    if library is None:
+    if library is None or not hasattr(library, name):
         raise RuntimeError(NO_KERNEL)
     return ctypes.c_int64.in_dll(library, name).value
 

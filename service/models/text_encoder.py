@@ -1,7 +1,7 @@
 """The frozen base model: a BERT-shaped encoder over packed tokens, where every row may wear its own LoRA adapter.
 
 Sequences lie end to end in one (tokens, hidden) tensor, so no linear layer ever multiplies padding; only the attention
-itself pads. Weights come from transformers' model of the same name, and the tests hold the outputs equal to its.
+itself pads. The tests hold the outputs equal to those of transformers' model with the same weights.
 """
 
 from __future__ import annotations

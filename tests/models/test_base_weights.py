@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,16 @@ def test_lacking_tensors_are_told(tiny_base: Path, tmp_path: Path) -> None:
     lacking = "encoder.layer.0.output.dense.bias"
     folder = changed(tiny_base, tmp_path / "base", lambda tensors: {n: t for n, t in tensors.items() if n != lacking})
     with pytest.raises(StartupError, match=rf"base: the model's file lacks 1 tensors, the first '{lacking}'"):
+        load_base(folder)
+
+
+def test_quantised_weights_are_not_read_as_they_lie(tiny_base: Path, tmp_path: Path) -> None:
+    name = "encoder.layer.0.output.dense.weight"
+    folder = changed(tiny_base, tmp_path / "base", lambda tensors: {**tensors, name: torch.ones_like(tensors[name]).char()})
+    config = json.loads((Path(folder) / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    (Path(folder) / "config.json").write_text(json.dumps(config))
+    with pytest.raises(StartupError, match="not a model that can be read"):  # the library that could is not installed
         load_base(folder)
 
 
