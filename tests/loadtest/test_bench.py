@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,30 +48,26 @@ def adapters(bundles: dict[str, Bundle], tmp_path: Path) -> Path:
     return tmp_path / "adapters"
 
 
-def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "loadtest.bench", "--rehearse", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env={**os.environ, "COLUMNS": "200"})
-
-
 def read(folder: Path) -> dict[str, Any]:
     (file,) = folder.glob("*.json")
     report: dict[str, Any] = json.loads(file.read_text())
     return report
 
 
-def test_basics_measure_everything_and_change_no_adapter(tiny_base: Path, adapters: Path, tmp_path: Path) -> None:
+def test_basics_measure_everything_and_change_no_adapter(
+    tiny_base: Path, adapters: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = sorted(adapters.rglob("*"))
-    done = bench(
-        "--only", "basics", "--adapters", adapters, "--base-model", tiny_base,
-        "--data", tmp_path, "--output", tmp_path / "reports", "--strict",
-    )  # fmt: skip
-    assert (tmp_path / "reports").is_dir(), done.stdout + done.stderr
+    with pytest.raises(typer.Exit) as stopped:
+        main(
+            "basics", adapters, tmp_path, str(tiny_base), repeats=3, rehearse=True, strict=True, output=tmp_path / "reports",
+        )  # fmt: skip
     report = read(tmp_path / "reports")
     assert len(report["figures"]) == ROWS and all(figure["figure"] > 0 for figure in report["figures"])
     assert [len(figure["repeats"]) for figure in report["figures"]] == [3, 3, 1, 3, 3]
     assert report["figures"][0]["note"] == "only 2 adapters are live; loaded repeatedly"
-    assert done.returncode == 1  # --strict: that first figure counts as missed
-    assert done.stdout.count("≤") == ROWS
+    assert stopped.value.exit_code == 1  # strict: that first figure counts as missed
+    assert capsys.readouterr().out.count("≤") == ROWS
     assert {"commit", "machine", "versions", "threads", "load_average"} <= set(report)
     assert sorted(adapters.rglob("*")) == before
 
