@@ -4,8 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := pyproject.toml constraints.txt $(wildcard service/models/*.[ch])
-# Python compiles what it imports; compiling all that is installed takes a minute.
-PIP := $(BIN)/pip install --disable-pip-version-check --no-compile -c constraints.txt
+PIP := $(BIN)/pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test soak chaos quality check format lint types train bench bench-peers loadtest clean
