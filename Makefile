@@ -29,8 +29,9 @@ $(VENV)/all.stamp: $(INSTALLED) | $(BIN)/python
 serve: $(VENV)/serve.stamp ## serve on 127.0.0.1:8000; QUICKCHANGE_* variables or ARGS="--port 9000" change it
 	@exec $(BIN)/quickchange serve $(ARGS)
 
+# With bytecode written, since dozens of tests start processes, each of which would compile all of the project's code anew.
 test: $(VENV)/all.stamp ## run the whole test suite in two processes; ARGS="-n 0 tests/engine" runs some of it in this one
-	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 soak: $(VENV)/all.stamp ## 100,000 requests, every answer checked, while adapters come and go; fails on a wrong one or a leak (minutes)
 	@$(BIN)/python -m tests.soak $(ARGS)
