@@ -126,7 +126,8 @@ def _start(bench: Bench, infinity: Path, stack: ExitStack) -> dict[str, Contende
     """Start every server, and stop it by a signal until its turn; the peer comes first."""
     mix = asked(bench, bench.plan.tenants)
     found = {PEER: stack.enter_context(_infinity(bench, infinity))}
-    for name, dtype in {OURS: bench.dtype, **({} if bench.dtype == "fp32" else {PLAIN: "fp32"})}.items():
+    dtypes = {OURS: bench.dtype} if bench.dtype == "fp32" else {OURS: bench.dtype, PLAIN: "fp32"}
+    for name, dtype in dtypes.items():
         server = stack.enter_context(served(bench, SHAPE, bench.plan.tenants, dtype=dtype))
         found[name] = Contender(server.pid, server.port, [one.request for one in mix])
     for contender in found.values():

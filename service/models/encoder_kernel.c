@@ -99,7 +99,7 @@ static void linear(const encoder *e, const batch *b, const layer *l, char *y, co
     product_job job = {y, x, is_half(e), rows, gelu, l, worn(&lora) ? &lora : 0, residual,
                        after ? after->weight : 0, after ? after->bias : 0, e->epsilon};
     if (e->products == IN_FLOAT32) float32_linear(&job);
-#if defined(__AVX512F__) && !defined(__clang__)
+#ifdef HAS_INT8
     if (e->products == IN_INT8) int8_linear(&job);
 #endif
 #ifdef __AVX512BF16__

@@ -6,35 +6,29 @@
 
 #include "product.h"
 
-/* One register's numbers. */
+INLINE sums weights(const void *from, int64_t place, int float16) {
+    if (!float16) return *(const sums *)((const float *)from + place);
+    const uint16_t *halves = (const uint16_t *)from + place;
 #ifdef __AVX512F__
-typedef __m512 some;
-#define from_float16(place) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(place)))
+    return (sums)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)halves));
 #else
-typedef __m256 some;
-#define from_float16(place) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(place)))
+    return (sums)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)halves));
 #endif
-typedef some unaligned __attribute__((aligned(4)));
-#define SOME ((int)(sizeof(some) / sizeof(float)))
-
-INLINE some weights(const void *from, int64_t place, int float16) {
-    if (float16) return from_float16((const uint16_t *)from + place);
-    return *(const unaligned *)((const float *)from + place);
 }
 
 /* One strip of outputs of `rows` rows (a constant where it is called), of which `row` is the first. */
 INLINE void strip(const product_job *j, int64_t row, const uint8_t *now, int64_t column, int rows, int float16) {
     int64_t inputs = j->layer->inputs, outputs = j->layer->outputs;
     const float *x = (const float *)j->x + row * inputs;
-    some sum[ROWS][STRIP / SOME];
-    UNROLLED for (int v = 0; v < STRIP / SOME; v++)
-        UNROLLED for (int r = 0; r < rows; r++) sum[r][v] = weights(j->layer->bias, column + v * SOME, 0);
+    sums sum[ROWS][STRIP / SUM_LANES];
+    UNROLLED for (int v = 0; v < STRIP / SUM_LANES; v++)
+        UNROLLED for (int r = 0; r < rows; r++) sum[r][v] = weights(j->layer->bias, column + v * SUM_LANES, 0);
     for (int64_t k = 0; k < inputs; k++) {
-        some factor[STRIP / SOME];
-        UNROLLED for (int v = 0; v < STRIP / SOME; v++) factor[v] = weights(j->layer->values, column * inputs + k * STRIP + v * SOME, float16);
+        sums factor[STRIP / SUM_LANES];
+        UNROLLED for (int v = 0; v < STRIP / SUM_LANES; v++) factor[v] = weights(j->layer->values, column * inputs + k * STRIP + v * SUM_LANES, float16);
         UNROLLED for (int r = 0; r < rows; r++) {
             float value = x[r * inputs + k];
-            UNROLLED for (int v = 0; v < STRIP / SOME; v++) sum[r][v] += value * factor[v];
+            UNROLLED for (int v = 0; v < STRIP / SUM_LANES; v++) sum[r][v] += value * factor[v];
         }
     }
     UNROLLED for (int v = 0; v < STRIP / LANES; v++) {
@@ -42,7 +36,7 @@ INLINE void strip(const product_job *j, int64_t row, const uint8_t *now, int64_t
         if (count <= 0) break;
         UNROLLED for (int r = 0; r < rows; r++) {
             floats y;
-            memcpy(&y, &sum[r][v * LANES / SOME], sizeof y);
+            memcpy(&y, &sum[r][v * LANES / SUM_LANES], sizeof y);
             write(j->y, (row + r) * outputs + first, now[r] ? gelu(y) : y, count, 0);
         }
     }

@@ -4,7 +4,9 @@
    rows beside it; every output of W has a scale of its own. A tile of rows goes through everything while it is in a near
    cache. Needs the instruction that adds four products of 8-bit numbers to each 32-bit sum (AVX-512 VNNI). */
 
-#if defined(__AVX512F__) && !defined(__clang__) /* which reads no such pragma */
+#include "jobs.h"
+
+#ifdef HAS_INT8
 #pragma GCC target("avx512vnni") /* which not every processor with AVX-512 has */
 
 #include "product.h"

@@ -65,7 +65,10 @@ typedef struct {
 
 void lora_tile(const lora_job *j, int64_t first, int64_t stop);
 int attention(const attention_job *j);
+#if defined(__AVX512F__) && !defined(__clang__) /* whose pragma for its instructions clang does not read */
+#define HAS_INT8
 int int8_linear(const product_job *j);
+#endif
 int float32_linear(const product_job *j);
 int float16_linear(const product_job *j);
 int bfloat16_linear(const product_job *j);

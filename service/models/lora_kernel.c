@@ -8,7 +8,7 @@
 
 #define MAX_PARTS 3
 #define TILE 64       /* rows that one thread takes at a time */
-#define ROWS 8        /* that share every load of b */
+#define ROWS 8        /* of a block, UP_ROWS of which share every load of b */
 #define COLUMNS 32    /* of b and y that a block takes; rows of a and b are padded to as many */
 #ifdef __AVX512F__
 #define UP_ROWS ROWS /* whose sums stay in registers on the way up */

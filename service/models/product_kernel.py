@@ -40,8 +40,8 @@ class _Job(ctypes.Structure):
     )
 
 
-# On processors with tiles of bfloat16, a library's product is far faster.
 int8_available: bool = kernels.built("int8_linear") and kernels.has("avx512_vnni")
+# On processors with tiles of bfloat16, a library's product is far faster.
 bfloat16_available: bool = kernels.built("bfloat16_linear") and not kernels.has("amx_bf16")
 float32_available: bool = kernels.built("float32_linear")
 

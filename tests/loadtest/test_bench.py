@@ -16,6 +16,7 @@ from loadtest.server import ServerFailed, ServerProcess
 from service.store.alias import Target
 from service.store.bundle import Bundle
 from service.store.registry import Registry
+from tests.support.command import script
 
 ROWS = 5
 
@@ -54,20 +55,19 @@ def read(folder: Path) -> dict[str, Any]:
     return report
 
 
-def test_basics_measure_everything_and_change_no_adapter(
-    tiny_base: Path, adapters: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_basics_measure_everything_and_change_no_adapter(tiny_base: Path, adapters: Path, tmp_path: Path) -> None:
     before = sorted(adapters.rglob("*"))
-    with pytest.raises(typer.Exit) as stopped:
-        main(
-            "basics", adapters, tmp_path, str(tiny_base), repeats=3, rehearse=True, strict=True, output=tmp_path / "reports",
-        )  # fmt: skip
+    code, said = script(
+        main, "--rehearse", "--only", "basics", "--adapters", str(adapters), "--base-model", str(tiny_base),
+        "--data", str(tmp_path), "--output", str(tmp_path / "reports"), "--strict",
+    )  # fmt: skip
+    assert (tmp_path / "reports").is_dir(), said
     report = read(tmp_path / "reports")
     assert len(report["figures"]) == ROWS and all(figure["figure"] > 0 for figure in report["figures"])
     assert [len(figure["repeats"]) for figure in report["figures"]] == [3, 3, 1, 3, 3]
     assert report["figures"][0]["note"] == "only 2 adapters are live; loaded repeatedly"
-    assert stopped.value.exit_code == 1  # strict: that first figure counts as missed
-    assert capsys.readouterr().out.count("≤") == ROWS
+    assert code == 1  # --strict: that first figure counts as missed
+    assert said.count("≤") == ROWS
     assert {"commit", "machine", "versions", "threads", "load_average"} <= set(report)
     assert sorted(adapters.rglob("*")) == before
 

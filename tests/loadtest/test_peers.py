@@ -2,11 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-import typer
-
 from loadtest.outcome import OK, Outcome
 from loadtest.peers import OURS, PEER, PLAIN, compare, main
+from tests.support.command import script
 
 
 def outcome(rate: int, seconds: float) -> Outcome:
@@ -25,11 +23,9 @@ def test_ours_is_compared_with_the_peer_and_only_the_default_has_bars() -> None:
     assert [figure.bar for figure in compare(PLAIN, outcomes)] == [None] * 3
 
 
-def test_without_infinity_one_line_says_what_installs_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(typer.Exit) as stopped:
-        main(infinity=tmp_path / "infinity_emb", rehearse=True, output=tmp_path / "reports")
-    said = capsys.readouterr().err
-    assert stopped.value.exit_code == 2 and not (tmp_path / "reports").exists()
+def test_without_infinity_one_line_says_what_installs_it(tmp_path: Path) -> None:
+    code, said = script(main, "--rehearse", "--infinity", str(tmp_path / "infinity_emb"), "--output", str(tmp_path / "reports"))
+    assert code == 2 and not (tmp_path / "reports").exists()
     assert "no Infinity there; 'make bench-peers' installs it" in said and len(said.strip().splitlines()) == 1
 
 
