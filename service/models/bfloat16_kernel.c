@@ -2,7 +2,7 @@
 
    Needs the instruction that adds two products of bfloat16 numbers to each 32-bit sum (AVX-512 BF16). */
 
-#ifdef __AVX512BF16__
+#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
 
 #include "product.h"
 
@@ -45,7 +45,7 @@ static void tile(const product_job *j, int64_t first, int64_t count, int64_t fro
 
 int bfloat16_linear(const product_job *j) {
     if (beyond(j) || !j->bfloat16 || j->layer->inputs % GROUP) return 1;
-    in_tiles(j, tile);
+    in_tiles(j, tile, 0);
     return 0;
 }
 #endif

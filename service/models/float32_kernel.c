@@ -61,13 +61,13 @@ const int64_t strip_outputs = STRIP; /* which whoever lays weights out must know
 
 int float32_linear(const product_job *j) {
     if (beyond(j) || j->bfloat16) return 1;
-    in_tiles(j, tile);
+    in_tiles(j, tile, 0);
     return 0;
 }
 
 int float16_linear(const product_job *j) {
     if (beyond(j) || j->bfloat16) return 1;
-    in_tiles(j, tile_of_float16);
+    in_tiles(j, tile_of_float16, 0);
     return 0;
 }
 #endif

@@ -89,7 +89,7 @@ static void tile(const product_job *j, int64_t first, int64_t count, int64_t fro
 
 int int8_linear(const product_job *j) {
     if (beyond(j)) return 1;
-    in_tiles(j, tile);
+    in_tiles(j, tile, 0);
     return 0;
 }
 #endif

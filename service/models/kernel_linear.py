@@ -16,6 +16,7 @@ class KernelLinear:
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
+        self.tiled = weights.tiled  # whether it reads factors in tiles
 
     def __call__(self, x: Tensor, activation: str | None = None) -> Tensor:
         """The layer's output; ``activation`` is one of transformers' names."""

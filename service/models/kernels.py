@@ -18,10 +18,12 @@ Array = np.ndarray[Any, np.dtype[np.int64]]  # places and addresses, as the kern
 LANES = 16  # numbers of a vector
 NO_MEMORY = 2  # as the kernels return it
 NO_KERNEL = "this processor has no instructions for it, or there was no C compiler when the package was installed"
-# What the levels of x86-64 by these names ask for, in torch's names. Each is in the next one.
+# What the levels of x86-64 by these names ask for, in torch's names, and tiles beside them. Each is in the next one.
 V3 = ("avx2", "fma3", "f16c", "bmi", "bmi2", "lzcnt")
 V4 = (*V3, "avx512_f", "avx512_bw", "avx512_cd", "avx512_dq", "avx512_vl")
-LEVELS = {"v4_bf16": (*V4, "avx512_bf16"), "v4": V4, "v3": V3, "any": ()}  # by their libraries' names
+V4_BF16 = (*V4, "avx512_bf16")
+AMX = (*V4_BF16, "avx512_vnni", "amx_tile", "amx_bf16")
+LEVELS = {"amx": AMX, "v4_bf16": V4_BF16, "v4": V4, "v3": V3, "any": ()}  # by their libraries' names
 
 
 def has(*flags: str) -> bool:
@@ -30,11 +32,16 @@ def has(*flags: str) -> bool:
     return all(found.get(flag) for flag in flags)
 
 
+def runs(level: str) -> bool:
+    """Whether the processor has a level's instructions, and the operating system lets this process use them."""
+    return has(*LEVELS[level]) and (level != "amx" or bool(torch.cpu._init_amx()))
+
+
 def libraries() -> Iterator[tuple[str, ctypes.CDLL]]:
     """The libraries that were built and whose instructions the processor has, by their levels, the highest first."""
     # Importing torch comes first: a library then shares torch's OpenMP, and so the threads that are already there.
-    for level, flags in LEVELS.items():
-        for file in Path(__file__).parent.glob(f"_kernels_{level}.*so") if has(*flags) else ():
+    for level in filter(runs, LEVELS):
+        for file in Path(__file__).parent.glob(f"_kernels_{level}.*so"):
             try:
                 yield level, ctypes.CDLL(str(file))
             except OSError:
@@ -44,7 +51,7 @@ def libraries() -> Iterator[tuple[str, ctypes.CDLL]]:
 level: str | None
 library: ctypes.CDLL | None
 level, library = next(libraries(), (None, None))
-highest = next(level for level, flags in LEVELS.items() if has(*flags))  # for which there may be no library
+highest = next(filter(runs, LEVELS))  # for which there may be no library
 available: bool = library is not None
 
 

@@ -58,6 +58,8 @@ def _fused(x: Tensor, weight: Tensor, bias: Tensor, activation: str | None) -> T
 class Linear:
     """``activation(x weightᵀ + bias)`` over rows: ``x`` (n, in) gives (n, out), both in the layer's type."""
 
+    tiled = False  # whether it reads factors in tiles
+
     def __init__(self, weight: Tensor, bias: Tensor, dtype: Dtype, device: torch.device) -> None:
         self.inputs, self.outputs = weight.shape[1], weight.shape[0]
         kind = COMPUTED_IN[dtype]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from service.models import lora_kernel
 from service.models.activations import activated
@@ -21,6 +22,8 @@ from service.models.kernels import Array, padded
 from service.models.values import zeros
 
 RANKS, COLUMNS = 4, 32  # how many the kernel takes at a time, as in the C file; what is added is zero
+TILE = 16  # outputs, and pairs of inputs, of a tile of factors
+BEYOND = 1024  # bytes that a tile may reach beyond the last factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,16 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A module that LoRA may change: its number among the encoder's, the sizes of its input and output, and their type."""
+    """A module that LoRA may change: its number among the encoder's, the sizes of its input and output, and their type.
+
+    ``tiled`` is the place of the first output in a tile of its site's, where the site's kernel reads factors in tiles.
+    """
 
     module: int
     inputs: int
     outputs: int
     kind: torch.dtype
+    tiled: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +79,44 @@ class LoadedFactors:
         memory = zeros(loaded_bytes(factors, targets), device, torch.uint8)
         table: Array = np.zeros((len(targets), 3), np.int64)
         start = 0
-        for name, pair in factors.items():
-            target, r = targets[name], pair.a.shape[0]
-            rank, places = padded(r, RANKS), []
-            for factor, width in ((pair.a, target.inputs), (pair.b.float() * pair.scaling, target.outputs)):
-                nbytes = rank * padded(width, COLUMNS) * target.kind.itemsize
-                whole = memory[start : start + nbytes].view(target.kind).view(rank, -1)
-                whole[:r, :width].copy_(factor)
-                places.append(whole.data_ptr())
-                start += nbytes
+        # A tile may reach into the factors after its own, which are to be numbers of its type.
+        for name, pair in sorted(factors.items(), key=lambda one: targets[one[0]].tiled is not None):
+            target, rank, places = targets[name], padded(pair.a.shape[0], RANKS), []
+            for factor, lay, first in ((pair.a, _steps, 0), (pair.b.float() * pair.scaling, _columns, target.tiled or 0)):
+                columns = padded(first + factor.shape[1], COLUMNS)
+                place = memory[start : start + rank * columns * target.kind.itemsize].view(target.kind)
+                places.append(place.data_ptr())
+                start += place.nbytes
+                if target.tiled is None:
+                    place.view(rank, columns)[: len(factor), : factor.shape[1]] = factor
+                    continue
+                # Rows that wear other factors are multiplied by these and zero, so none may be infinite.
+                finite = factor.clamp(-torch.finfo(target.kind).max, torch.finfo(target.kind).max)
+                whole = pad(finite, (first, columns - first - factor.shape[1], 0, rank - len(factor)))
+                lay(place, rank).copy_(whole.view(lay(place, rank).shape))
             table[target.module] = *places, rank
         return cls(memory, table)
+
+
+def _steps(place: Tensor, rank: int) -> Tensor:
+    """Factors (rank, in) where they lie in pairs of inputs, of ranks: (rank, in / 2, 2)."""
+    return place.view(-1, rank, 2).transpose(0, 1)
+
+
+def _columns(place: Tensor, rank: int) -> Tensor:
+    """Factors (rank, out) where they lie in tiles of outputs, of pairs of ranks: (rank / 2, 2, out / 16, 16)."""
+    return place.view(-1, rank // 2, TILE, 2).permute(1, 3, 0, 2)
 
 
 def loaded_bytes(factors: Mapping[str, Factors], targets: Mapping[str, Target]) -> int:
     """Bytes that :meth:`LoadedFactors.load` takes on the device."""
     sizes = ((pair.a.shape[0], targets[name]) for name, pair in factors.items())
     return sum(
-        target.kind.itemsize * padded(r, RANKS) * (padded(target.inputs, COLUMNS) + padded(target.outputs, COLUMNS))
+        target.kind.itemsize
+        * padded(r, RANKS)
+        * (padded(target.inputs, COLUMNS) + padded((target.tiled or 0) + target.outputs, COLUMNS))
         for r, target in sizes
-    )
+    ) + BEYOND * any(target.tiled is not None for target in targets.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,9 @@
 #include "norm.h"
 
 #define MAX_INPUTS 8192
+#ifndef TILE
 #define TILE 48   /* rows that one thread takes at a time; lora_tile takes no more than 64 */
+#endif
 #define FEW 8     /* rows that one thread takes where each has multiplied a part of the outputs */
 #define ROWS 6    /* that share every load of weights */
 /* Outputs of which ROWS rows fill the registers, of which there are half as many, half as long, without AVX-512. */
@@ -33,8 +35,8 @@ INLINE void settle(const product_job *j, int64_t first, int64_t count, uint8_t *
     }
 }
 
-static void follow(const product_job *j, int64_t first, int64_t stop) {
-    if (j->lora) lora_tile(j->lora, first, stop);
+static void follow(const product_job *j, int64_t first, int64_t stop, int adapted) {
+    if (j->lora && !adapted) lora_tile(j->lora, first, stop);
     for (int64_t row = first; j->residual && row < stop; row++) {
         int64_t count = j->layer->outputs, place = row * count;
         float line[MAX_WIDTH];
@@ -46,8 +48,10 @@ static void follow(const product_job *j, int64_t first, int64_t stop) {
     }
 }
 
-/* The whole batch; `multiply` does `count` rows from `first` on, and of their outputs those from `from` to `to`. */
-INLINE void in_tiles(const product_job *j, void (*multiply)(const product_job *, int64_t first, int64_t count, int64_t from, int64_t to)) {
+/* The whole batch; `multiply` does `count` rows from `first` on, and of their outputs those from `from` to `to`; with `adapted`, it
+   adds the low-rank products itself. */
+INLINE void in_tiles(const product_job *j, void (*multiply)(const product_job *, int64_t first, int64_t count, int64_t from, int64_t to),
+                     int adapted) {
     int64_t outputs = j->layer->outputs;
     if (!j->rows) return;
     int team = !omp_in_parallel() && j->rows * j->layer->inputs * outputs >= WORTH_A_TEAM;
@@ -59,11 +63,11 @@ INLINE void in_tiles(const product_job *j, void (*multiply)(const product_job *,
     for (int64_t n = 0; n < tiles * parts; n++) {
         int64_t first = n / parts * TILE, stop = least(first + TILE, j->rows), from = n % parts * wide;
         multiply(j, first, stop - first, from, least(from + wide, outputs));
-        if (parts == 1) follow(j, first, stop);
+        if (parts == 1) follow(j, first, stop, adapted);
     }
-    if (parts == 1 || !(j->lora || j->residual)) return;
+    if (parts == 1 || !((j->lora && !adapted) || j->residual)) return;
 #pragma omp parallel for schedule(dynamic, 1) if (team)
-    for (int64_t first = 0; first < j->rows; first += FEW) follow(j, first, least(first + FEW, j->rows));
+    for (int64_t first = 0; first < j->rows; first += FEW) follow(j, first, least(first + FEW, j->rows), adapted);
 }
 
 /* Calls `strip` for rows and columns of a tile, with the number of rows that share its loads as a constant. */

@@ -14,6 +14,7 @@ from service.models import kernels, lora_kernel
 from service.models.values import zeros
 
 MAX_INPUTS = 8192  # as in the C files
+TILE = 16  # outputs, and pairs of inputs, of a tile
 GROUP = {torch.int8: 4, torch.bfloat16: 2, torch.float32: 1, torch.float16: 1}  # inputs that one instruction takes
 
 Kernel = Literal["int8_linear", "bfloat16_linear", "float32_linear", "float16_linear"]
@@ -41,8 +42,7 @@ class _Job(ctypes.Structure):
 
 
 int8_available: bool = kernels.built("int8_linear") and kernels.has("avx512_vnni")
-# On processors with tiles of bfloat16, a library's product is far faster.
-bfloat16_available: bool = kernels.built("bfloat16_linear") and not kernels.has("amx_bf16")
+bfloat16_available: bool = kernels.built("bfloat16_linear")
 float32_available: bool = kernels.built("float32_linear")
 
 
@@ -50,12 +50,14 @@ float32_available: bool = kernels.built("float32_linear")
 class Weights:
     """A layer's weights in the order that its kernel reads, and what it needs to know of each input and output.
 
-    Made by :func:`in_int8`, :func:`in_bfloat16` and :func:`in_float32`; ``tensors`` are what ``layer`` points to.
+    Made by :func:`in_int8`, :func:`in_bfloat16` and :func:`in_float32`; ``tensors`` are what ``layer`` points to. Where they are
+    ``tiled``, so are the factors of low-rank products beside them (``lora.py``).
     """
 
     kernel: Kernel
     layer: Layer
     tensors: Sequence[Tensor]
+    tiled: bool
 
 
 def in_int8(values: Tensor, scales: Tensor, bias: Tensor, smoothing: Tensor) -> Weights:
@@ -67,7 +69,9 @@ def in_int8(values: Tensor, scales: Tensor, bias: Tensor, smoothing: Tensor) -> 
 
 def in_bfloat16(weight: Tensor, bias: Tensor) -> Weights:
     """Lay out ``weight`` (out, in), whose inputs are even, and ``bias`` (out,), which stays in float32."""
-    return _weights("bfloat16_linear", weight, [_strips(weight.bfloat16()), _filled(bias.float(), _strip())])
+    tiled = kernels.built("weights_in_tiles")
+    laid_out = (_tiles if tiled else _strips)(weight.bfloat16())
+    return _weights("bfloat16_linear", weight, [laid_out, _filled(bias.float(), _strip())], tiled=tiled)
 
 
 def in_float32(weight: Tensor, bias: Tensor) -> Weights:
@@ -95,9 +99,9 @@ def linear(y: Tensor, x: Tensor, weights: Weights, *, gelu: bool = False, lora: 
         raise ValueError(f"{weights.kernel} does not read {layer.inputs} inputs of {x.dtype}")
 
 
-def _weights(kernel: Kernel, weight: Tensor, tensors: Sequence[Tensor]) -> Weights:
+def _weights(kernel: Kernel, weight: Tensor, tensors: Sequence[Tensor], *, tiled: bool = False) -> Weights:
     outputs, inputs = weight.shape
-    return Weights(kernel, Layer(inputs, outputs, *(tensor.data_ptr() for tensor in tensors)), tensors)
+    return Weights(kernel, Layer(inputs, outputs, *(tensor.data_ptr() for tensor in tensors)), tensors, tiled)
 
 
 def float32_bytes(weight: Tensor) -> int:
@@ -111,6 +115,15 @@ def _strip() -> int:
     return kernels.constant("strip_outputs")
 
 
+def _tiles(weight: Tensor) -> Tensor:
+    """Weights (out, in) in panels of outputs, of steps of inputs, of tiles: of pairs of inputs, of outputs."""
+    outputs, inputs = weight.shape
+    whole = weight.new_zeros(kernels.padded(outputs, _strip()), kernels.padded(inputs, 2 * TILE))
+    whole[:outputs, :inputs] = weight
+    tiles = whole.view(-1, 2, TILE, whole.shape[1] // (2 * TILE), TILE, 2).permute(0, 3, 1, 4, 2, 5)
+    return _kept(tiles)
+
+
 def _strips(values: Tensor) -> Tensor:
     outputs, inputs = values.shape
     group = GROUP[values.dtype]
@@ -118,7 +131,11 @@ def _strips(values: Tensor) -> Tensor:
     whole = values.new_zeros(kernels.padded(outputs, strip), kernels.padded(inputs, group))
     whole[:outputs, :inputs] = values
     strips = whole.view(-1, strip, whole.shape[1] // group, group).transpose(1, 2)
-    return zeros(strips.numel(), strips.device, strips.dtype).view(strips.shape).copy_(strips)
+    return _kept(strips)
+
+
+def _kept(laid_out: Tensor) -> Tensor:
+    return zeros(laid_out.numel(), laid_out.device, laid_out.dtype).view(laid_out.shape).copy_(laid_out)
 
 
 def _filled(values: Tensor, step: int) -> Tensor:

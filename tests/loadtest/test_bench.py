@@ -102,7 +102,7 @@ def test_every_other_part_runs_and_its_curves_are_drawn(tiny_base: Path, adapter
     ("arguments", "line"),
     [
         ({"only": "everything"}, "--only everything: expected some of basics, forward"),
-        ({"dtypes": "fp8"}, "--dtypes fp8: expected some of fp32"),
+        ({"dtypes": "fp8"}, f"--dtypes fp8: expected some of {', '.join(HERE)}"),
         ({"shapes": "GPT"}, "--shapes GPT: expected some of TinyBERT"),
     ],
 )

@@ -69,14 +69,69 @@ def test_low_rank_products_come_on_top_and_change_no_other_row(layer_type: Layer
     x, weight, bias = made(kind, rows, 40, 72)
     generator = torch.Generator().manual_seed(1)
     pair = Factors(torch.randn(4, 40, generator=generator) / 8, torch.randn(4, 72, generator=generator))
-    factors = LoadedFactors.load({"dense": pair}, {"dense": Target(0, 40, 72, kind)}, CPU)
     layer = layer_type(weight, bias)
+    factors = LoadedFactors.load({"dense": pair}, {"dense": Target(0, 40, 72, kind, 0 if layer.tiled else None)}, CPU)
     found = layer.adapted(x, Site(0, 1, 40, 72), Runs.of([(1, rows - 1, factors)]), activation)
     expected = linear(x.float(), weight.to(kind).float(), bias) + x.float() @ pair.a.T @ pair.b
     atol, rtol = (2.5 * bound for bound in BOUNDS[kind])
     torch.testing.assert_close(found[1:-1].float(), ACTIVATIONS[activation](expected[1:-1]), atol=atol, rtol=rtol)
     for row in (0, rows - 1):
         torch.testing.assert_close(found[row], layer(x[row : row + 1], activation)[0], atol=0, rtol=0)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 40), st.integers(0, 4)), min_size=1, max_size=12).filter(
+        lambda runs: sum(n for n, _ in runs) < 300
+    ),
+    st.integers(1, 60),
+    st.integers(1, 90),
+    st.integers(1, 3),
+    st.lists(st.sampled_from([1, 4, 8, 16, 20, 32, 64, 100]), min_size=3, max_size=3),
+    st.booleans(),
+)
+def test_joined_modules_take_products_of_any_ranks_for_runs_of_any_lengths(
+    layer_type: Layer, lengths: list[tuple[int, int]], pairs: int, outputs: int, parts: int, ranks: list[int], gelu_after: bool
+) -> None:
+    """Each run has a length and the number of an adapter, of which 3 and 4 are none."""
+    kind, inputs, count = KINDS[layer_type], 2 * pairs, sum(length for length, _ in lengths)
+    x, weight, bias = made(kind, count, inputs, parts * outputs)
+    layer, generator = layer_type(weight, bias), torch.Generator().manual_seed(2)
+    targets = {
+        str(part): Target(part, inputs, outputs, kind, part * outputs % 32 if layer.tiled else None) for part in range(parts)
+    }
+
+    def adapter(number: int, rank: int) -> dict[str, Factors]:
+        """It leaves one of the modules alone, where there are several."""
+        a, b = (torch.randn(rank, width, generator=generator) for width in (inputs, outputs))
+        return {name: Factors(a / inputs**0.5, b / rank**0.5) for name in targets if parts == 1 or int(name) != number}
+
+    worn = [adapter(number, rank) for number, rank in enumerate(ranks)]
+    loaded = [LoadedFactors.load(one, targets, CPU) for one in worn]
+    expected, runs, start = linear(x.float(), weight.to(kind).float(), bias), [], 0
+    for length, number in lengths:
+        stop = start + length
+        if number < len(worn):
+            runs.append((start, stop, loaded[number]))
+            for name, pair in worn[number].items():
+                columns = slice(int(name) * outputs, (int(name) + 1) * outputs)
+                expected[start:stop, columns] += x[start:stop].float() @ pair.a.T @ pair.b
+        start = stop
+    activation = "gelu" if gelu_after else None
+    found = layer.adapted(x, Site(0, parts, inputs, outputs), Runs.of(runs), activation)
+    atol, rtol = (2.5 * bound for bound in BOUNDS[kind])
+    torch.testing.assert_close(found.float(), ACTIVATIONS[activation](expected), atol=atol, rtol=rtol)
+
+
+def test_factors_beyond_every_number_spoil_no_other_row(layer_type: Layer) -> None:
+    kind = KINDS[layer_type]
+    x, weight, bias = made(kind, 20, 40, 72)
+    layer = layer_type(weight, bias)
+    pair = Factors(torch.full((4, 40), 3e38), torch.full((4, 72), 3e38), 2.0)
+    factors = LoadedFactors.load({"dense": pair}, {"dense": Target(0, 40, 72, kind, 0 if layer.tiled else None)}, CPU)
+    found = layer.adapted(x, Site(0, 1, 40, 72), Runs.of([(5, 9, factors)]))
+    assert torch.equal(found[:5], layer(x)[:5]) and torch.equal(found[9:], layer(x)[9:])
+    assert not found[5:9].isfinite().all()
 
 
 def test_what_it_cannot_read_is_refused(layer_type: Layer) -> None:

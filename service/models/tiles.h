@@ -1,0 +1,54 @@
+/* Tiles, where the processor multiplies whole ones (AMX): 16 rows of 64 bytes, of which a register holds one. */
+
+#pragma once
+
+#include "vectors.h"
+
+#define SIDE 16          /* rows of a tile, and sums of each */
+#define STEP 32          /* numbers of a row of it in bfloat16, which a product takes */
+#define HALF_STEP (STEP / 2) /* pairs of them */
+#define LINE_BYTES 64
+#define TILE_BYTES (SIDE * LINE_BYTES)
+#define BLOCK_ROWS (2 * SIDE)
+#define PANEL (2 * SIDE) /* columns that are made at once */
+
+/* A block's sums, and rows of it laid out in tiles, of which each step has two. */
+typedef float block_sums[BLOCK_ROWS][PANEL] __attribute__((aligned(LINE_BYTES)));
+typedef uint16_t block_step[BLOCK_ROWS][STEP] __attribute__((aligned(LINE_BYTES)));
+
+/* Where a block's tiles of rows are read: their lines are `line` bytes apart, the next step's are `step` bytes further. */
+typedef struct {
+    const char *from;
+    int64_t line, step;
+} source;
+
+typedef struct {
+    uint8_t palette, start, none[14];
+    uint16_t bytes[16];
+    uint8_t rows[16];
+} shapes;
+
+/* Gives all registers but the last two, which weights are loaded to, so many rows. What else runs on this thread may count on the
+   shapes that were there before. */
+INLINE void shape(int64_t rows, shapes *before) {
+    shapes s = {.palette = 1};
+    for (int n = 0; n < 8; n++) s.bytes[n] = LINE_BYTES, s.rows[n] = n < 6 ? rows : SIDE;
+    _tile_storeconfig(before);
+    _tile_loadconfig(&s);
+}
+
+INLINE void zero(void) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+}
+
+/* Lays rows of so many bytes out as tiles, with zeros after them. */
+static source laid_out(const char *x, int64_t bytes, int64_t rows, block_step *to) {
+    for (int64_t s = 0; s * LINE_BYTES < bytes; s++) {
+        int64_t count = bytes - s * LINE_BYTES < LINE_BYTES ? bytes - s * LINE_BYTES : LINE_BYTES;
+        for (int64_t r = 0; r < rows; r++) *(words *)to[s][r] = take(x + r * bytes + s * LINE_BYTES, count);
+    }
+    return (source){(const char *)to, LINE_BYTES, sizeof *to};
+}

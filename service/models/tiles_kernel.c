@@ -1,0 +1,170 @@
+/* A linear layer in bfloat16 on processors that multiply whole tiles, and what follows it.
+
+   Two tiles of rows of x by two of outputs share their loads, which then take half as long as the products, if x comes from the
+   nearest cache and weights from the next one. So a block of rows goes over as many weights as stay near for the blocks after it.
+   Low-rank products are added before a sum is rounded. That, GELU, and writing are done while the next sums are made. */
+
+#ifdef __AMX_BF16__
+
+#include <immintrin.h>
+
+#define TILE 192 /* rows that one thread takes at a time: weights come from farther away than they are multiplied */
+
+#include "lora_tiles.h"
+#include "product.h"
+
+#define NEAR (1 << 20) /* bytes of weights that stay near for some blocks */
+
+const int64_t weights_in_tiles = 1;
+
+/* Sums of a block to be rounded and written. */
+typedef struct {
+    block_sums sums;
+    uint16_t *y;
+    int64_t rows, count;
+} made;
+
+typedef struct {
+    int64_t row, rows;
+    outfit worn;
+} block;
+
+typedef struct {
+    const product_job *job;
+    int64_t steps;
+    source x;
+    outfit worn; /* by the block that x has */
+    made last;
+} state;
+
+/* Rows as they lie, where they fill tiles and lines, or laid out so. */
+INLINE source rows_of(const product_job *j, int64_t row, int64_t rows, block_step *to) {
+    int64_t bytes = 2 * j->layer->inputs;
+    const char *x = (const char *)j->x + row * bytes;
+    return rows % SIDE || bytes % LINE_BYTES ? laid_out(x, bytes, rows, to) : (source){x, bytes, LINE_BYTES};
+}
+
+INLINE void finish(const product_job *j, const made *m, int64_t row, int64_t stop) {
+    for (; row < stop; row++) {
+        floats a = *(const floats *)m->sums[row], b = *(const floats *)(m->sums[row] + LANES);
+        if (j->gelu) a = gelu(a), b = gelu(b);
+        put(m->y + row * j->layer->outputs, (words)_mm512_cvtne2ps_pbh((__m512)b, (__m512)a), 2 * m->count);
+    }
+}
+
+INLINE const char *weights(const state *s, int64_t column) {
+    return (const char *)s->job->layer->values + column / PANEL * s->steps * 2 * TILE_BYTES;
+}
+
+/* A panel of two tiles of rows, while the last one is finished. */
+INLINE void two_by_two(state *s, int64_t column) {
+    const float *bias = s->job->layer->bias + column;
+    const char *weight = weights(s, column), *x = s->x.from;
+    int64_t line = s->x.line, done = 0, much = (s->last.rows + s->steps - 1) / s->steps;
+    _tile_loadd(0, bias, 0);
+    _tile_loadd(1, bias + SIDE, 0);
+    _tile_loadd(2, bias, 0);
+    _tile_loadd(3, bias + SIDE, 0);
+    for (int64_t step = 0; step < s->steps; step++, x += s->x.step, weight += 2 * TILE_BYTES) {
+        _tile_loadd(6, weight, LINE_BYTES);
+        _tile_loadd(4, x, line);
+        _tile_loadd(7, weight + TILE_BYTES, LINE_BYTES);
+        _tile_loadd(5, x + SIDE * line, line);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+        int64_t stop = least(done + much, s->last.rows);
+        finish(s->job, &s->last, done, stop);
+        done = stop;
+    }
+    raise_two(s->worn, column);
+    _tile_stored(0, s->last.sums[0], sizeof *s->last.sums);
+    _tile_stored(1, s->last.sums[0] + SIDE, sizeof *s->last.sums);
+    _tile_stored(2, s->last.sums[SIDE], sizeof *s->last.sums);
+    _tile_stored(3, s->last.sums[SIDE] + SIDE, sizeof *s->last.sums);
+}
+
+/* Two panels of one tile of rows; the first one is left to be finished like the others. */
+INLINE void one_by_four(state *s, int64_t column) {
+    const float *bias = s->job->layer->bias + column;
+    const char *weight = weights(s, column), *further = weights(s, column + PANEL), *x = s->x.from;
+    _tile_loadd(0, bias, 0);
+    _tile_loadd(1, bias + SIDE, 0);
+    _tile_loadd(2, bias + 2 * SIDE, 0);
+    _tile_loadd(3, bias + 3 * SIDE, 0);
+    for (int64_t step = 0; step < s->steps; step++, x += s->x.step, weight += 2 * TILE_BYTES, further += 2 * TILE_BYTES) {
+        _tile_loadd(4, x, s->x.line);
+        _tile_loadd(6, weight, LINE_BYTES);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, weight + TILE_BYTES, LINE_BYTES);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(6, further, LINE_BYTES);
+        _tile_dpbf16ps(2, 4, 6);
+        _tile_loadd(7, further + TILE_BYTES, LINE_BYTES);
+        _tile_dpbf16ps(3, 4, 7);
+    }
+    raise_one(s->worn, column);
+}
+
+static void one_tile(state *s, int64_t row, int64_t rows, int64_t left, int64_t right) {
+    int64_t outputs = s->job->layer->outputs;
+    for (int64_t column = left; column < right; column += 2 * PANEL) {
+        made m = {.y = (uint16_t *)s->job->y + row * outputs + column, .count = least(outputs - column, PANEL)};
+        one_by_four(s, column);
+        _tile_stored(0, m.sums[0], sizeof *m.sums);
+        _tile_stored(1, m.sums[0] + SIDE, sizeof *m.sums);
+        _tile_stored(2, m.sums[SIDE], sizeof *m.sums);
+        _tile_stored(3, m.sums[SIDE] + SIDE, sizeof *m.sums);
+        finish(s->job, &m, 0, rows);
+        if (column + PANEL >= outputs) break;
+        memcpy(m.sums, m.sums[SIDE], sizeof m.sums / 2);
+        m.y += PANEL, m.count = least(outputs - column - PANEL, PANEL);
+        finish(s->job, &m, 0, rows);
+    }
+}
+
+static void two_tiles(state *s, int64_t row, int64_t rows, int64_t left, int64_t right) {
+    int64_t outputs = s->job->layer->outputs;
+    for (int64_t column = left; column < right; column += PANEL) {
+        two_by_two(s, column);
+        s->last.y = (uint16_t *)s->job->y + row * outputs + column;
+        s->last.rows = rows, s->last.count = least(outputs - column, PANEL);
+    }
+}
+
+static void tile(const product_job *j, int64_t first, int64_t count, int64_t from, int64_t to) {
+    block_step memory[MAX_INPUTS / STEP];
+    block blocks[TILE];
+    wardrobe wardrobe;
+    state s;
+    shapes before;
+    s.job = j, s.steps = (j->layer->inputs + STEP - 1) / STEP, s.last.rows = 0;
+    int64_t wide = (NEAR / (s.steps * 4 * TILE_BYTES) + 1) * STRIP, most = wide < to - from ? TILE : 1;
+    shape(least(count, SIDE), &before);
+    for (int64_t row = first, stop = first + count; row < stop;) {
+        int64_t n = 0;
+        wardrobe.count = wardrobe.steps = 0;
+        for (; n < most && row < stop; row += blocks[n++].rows) {
+            int64_t rows = least(stop - row, BLOCK_ROWS);
+            if (j->lora && !(rows = with_room(j->lora, row, rows, &wardrobe))) break;
+            s.x = rows_of(j, row, rows, memory);
+            blocks[n] = (block){row, rows, j->lora ? dress(j->lora, s.x, row, rows, &wardrobe) : (outfit){0}};
+        }
+        for (int64_t left = from; left < to; left += wide)
+            for (const block *b = blocks; b < blocks + n; b++) {
+                if (n > 1) s.x = rows_of(j, b->row, b->rows, memory);
+                s.worn = b->worn;
+                (b->rows > SIDE ? two_tiles : one_tile)(&s, b->row, b->rows, left, least(left + wide, to));
+            }
+    }
+    finish(j, &s.last, 0, s.last.rows);
+    _tile_loadconfig(&before);
+}
+
+int bfloat16_linear(const product_job *j) {
+    if (beyond(j) || !j->bfloat16) return 1;
+    in_tiles(j, tile, 1);
+    return 0;
+}
+#endif
