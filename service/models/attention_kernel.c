@@ -93,8 +93,8 @@ INLINE void score(const float *queries, const float *keys, int64_t size, int64_t
     if (first < width) part(queries, keys, size, line, width, first, 1, scores);
 }
 
-/* Exponentials of the scores less their maximum, in place; returns one over their sum. */
-INLINE float weigh(float *scores, int64_t length) {
+/* Exponentials of the scores less their maximum, times `scale`, in place; returns one over their sum. */
+INLINE float weigh(float *scores, int64_t length, float scale) {
     static const ints place = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     int64_t end = padded(length);
     floats *last = (floats *)(scores + end - LANES), most, sum = {0};
@@ -104,7 +104,7 @@ INLINE float weigh(float *scores, int64_t length) {
         most = either(more > most, more, most);
     }
     float maximum = largest(most);
-    for (int64_t key = 0; key < end; key += LANES) sum += *(floats *)(scores + key) = exponential(*(const floats *)(scores + key) - maximum);
+    for (int64_t key = 0; key < end; key += LANES) sum += *(floats *)(scores + key) = exponential((*(const floats *)(scores + key) - maximum) * scale);
     return 1 / total(sum);
 }
 
@@ -131,6 +131,10 @@ INLINE void ahead(const attention_job *j, int64_t start, int64_t length, int64_t
         }
 }
 
+#ifdef __AMX_BF16__
+#include "attention_tiles.h"
+#endif
+
 static void attend(const attention_job *j, int64_t row, int64_t head, float scale) {
     float keys[MAX_LENGTH * MAX_SIZE], values[MAX_LENGTH * MAX_SIZE];
     float queries[BLOCK * MAX_SIZE], mixed[BLOCK * MAX_SIZE], scores[BLOCK][MAX_LENGTH], over[BLOCK];
@@ -148,7 +152,7 @@ static void attend(const attention_job *j, int64_t row, int64_t head, float scal
             gather(j, from, place, scale, queries + q * width);
         }
         score(queries, keys, j->size, width, length, scores);
-        for (int q = 0; q < BLOCK; q++) over[q] = weigh(scores[q], length);
+        for (int q = 0; q < BLOCK; q++) over[q] = weigh(scores[q], length, 1);
         int64_t d = 0;
         for (; d + 4 * SUM_LANES <= width; d += 4 * SUM_LANES) mix(scores, values, length, width, d, 4, mixed);
         for (; d + 2 * SUM_LANES <= width; d += 2 * SUM_LANES) mix(scores, values, length, width, d, 2, mixed);
@@ -176,6 +180,19 @@ int attention(const attention_job *j) {
         if (j->starts[row + 1] - j->starts[row] > MAX_LENGTH) return 1;
     float scale = 1 / (float)__builtin_sqrt((double)j->size);
     int team = !omp_in_parallel() && work(j) >= WORTH_A_TEAM;
+#ifdef __AMX_BF16__
+    if (j->bfloat16) {
+#pragma omp parallel if (team)
+        {
+            shapes before;
+            shape(SIDE, &before);
+#pragma omp for schedule(dynamic, AT_ONCE)
+            for (int64_t n = 0; n < j->rows * j->heads; n++) attend_in_tiles(j, n / j->heads, n % j->heads, scale);
+            _tile_loadconfig(&before);
+        }
+        return 0;
+    }
+#endif
 #pragma omp parallel for schedule(dynamic, AT_ONCE) if (team)
     for (int64_t n = 0; n < j->rows * j->heads; n++) attend(j, n / j->heads, n % j->heads, scale);
     return 0;

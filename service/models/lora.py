@@ -91,7 +91,7 @@ class LoadedFactors:
                     place.view(rank, columns)[: len(factor), : factor.shape[1]] = factor
                     continue
                 # Rows that wear other factors are multiplied by these and zero, so none may be infinite.
-                finite = factor.clamp(-torch.finfo(target.kind).max, torch.finfo(target.kind).max)
+                finite = factor.to(target.kind).clamp(torch.finfo(target.kind).min, torch.finfo(target.kind).max)
                 whole = pad(finite, (first, columns - first - factor.shape[1], 0, rank - len(factor)))
                 lay(place, rank).copy_(whole.view(lay(place, rank).shape))
             table[target.module] = *places, rank

@@ -37,6 +37,19 @@ INLINE void shape(int64_t rows, shapes *before) {
     _tile_loadconfig(&s);
 }
 
+/* 32 numbers in bfloat16. */
+INLINE words rounded(floats low, floats high) { return (words)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low); }
+
+/* Pairs of a number of `a` and one of `b`: of the first sixteen of each, or of the others. */
+INLINE words woven(words a, words b, int others) {
+    typedef uint16_t many __attribute__((vector_size(4 * LANES)));
+    many x = (many)a, y = (many)b;
+#define PAIR(n) n, n + 32
+#define EIGHT(n) PAIR(n), PAIR(n + 1), PAIR(n + 2), PAIR(n + 3), PAIR(n + 4), PAIR(n + 5), PAIR(n + 6), PAIR(n + 7)
+    if (others) return (words)__builtin_shufflevector(x, y, EIGHT(16), EIGHT(24));
+    return (words)__builtin_shufflevector(x, y, EIGHT(0), EIGHT(8));
+}
+
 INLINE void zero(void) {
     _tile_zero(0);
     _tile_zero(1);
@@ -45,7 +58,7 @@ INLINE void zero(void) {
 }
 
 /* Lays rows of so many bytes out as tiles, with zeros after them. */
-static source laid_out(const char *x, int64_t bytes, int64_t rows, block_step *to) {
+INLINE source laid_out(const char *x, int64_t bytes, int64_t rows, block_step *to) {
     for (int64_t s = 0; s * LINE_BYTES < bytes; s++) {
         int64_t count = bytes - s * LINE_BYTES < LINE_BYTES ? bytes - s * LINE_BYTES : LINE_BYTES;
         for (int64_t r = 0; r < rows; r++) *(words *)to[s][r] = take(x + r * bytes + s * LINE_BYTES, count);

@@ -14,6 +14,7 @@
 #include "product.h"
 
 #define NEAR (1 << 20) /* bytes of weights that stay near for some blocks */
+#define AHEAD 8192     /* bytes further that weights are asked for, where they come from afar */
 
 const int64_t weights_in_tiles = 1;
 
@@ -31,7 +32,7 @@ typedef struct {
 
 typedef struct {
     const product_job *job;
-    int64_t steps;
+    int64_t steps, fresh; /* whether weights come from afar */
     source x;
     outfit worn; /* by the block that x has */
     made last;
@@ -48,7 +49,7 @@ INLINE void finish(const product_job *j, const made *m, int64_t row, int64_t sto
     for (; row < stop; row++) {
         floats a = *(const floats *)m->sums[row], b = *(const floats *)(m->sums[row] + LANES);
         if (j->gelu) a = gelu(a), b = gelu(b);
-        put(m->y + row * j->layer->outputs, (words)_mm512_cvtne2ps_pbh((__m512)b, (__m512)a), 2 * m->count);
+        put(m->y + row * j->layer->outputs, rounded(a, b), 2 * m->count);
     }
 }
 
@@ -74,6 +75,7 @@ INLINE void two_by_two(state *s, int64_t column) {
         _tile_dpbf16ps(1, 4, 7);
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
+        for (int64_t n = 0; s->fresh && n < 2 * TILE_BYTES; n += LINE_BYTES) __builtin_prefetch(weight + AHEAD + n, 0, 2);
         int64_t stop = least(done + much, s->last.rows);
         finish(s->job, &s->last, done, stop);
         done = stop;
@@ -154,7 +156,7 @@ static void tile(const product_job *j, int64_t first, int64_t count, int64_t fro
         for (int64_t left = from; left < to; left += wide)
             for (const block *b = blocks; b < blocks + n; b++) {
                 if (n > 1) s.x = rows_of(j, b->row, b->rows, memory);
-                s.worn = b->worn;
+                s.worn = b->worn, s.fresh = b->row == first;
                 (b->rows > SIDE ? two_tiles : one_tile)(&s, b->row, b->rows, left, least(left + wide, to));
             }
     }

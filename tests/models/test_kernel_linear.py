@@ -104,7 +104,7 @@ def test_joined_modules_take_products_of_any_ranks_for_runs_of_any_lengths(
     def adapter(number: int, rank: int) -> dict[str, Factors]:
         """It leaves one of the modules alone, where there are several."""
         a, b = (torch.randn(rank, width, generator=generator) for width in (inputs, outputs))
-        return {name: Factors(a / inputs**0.5, b / rank**0.5) for name in targets if parts == 1 or int(name) != number}
+        return {name: Factors((a / inputs**0.5).half(), b / rank**0.5) for name in targets if parts == 1 or int(name) != number}
 
     worn = [adapter(number, rank) for number, rank in enumerate(ranks)]
     loaded = [LoadedFactors.load(one, targets, CPU) for one in worn]
@@ -115,7 +115,7 @@ def test_joined_modules_take_products_of_any_ranks_for_runs_of_any_lengths(
             runs.append((start, stop, loaded[number]))
             for name, pair in worn[number].items():
                 columns = slice(int(name) * outputs, (int(name) + 1) * outputs)
-                expected[start:stop, columns] += x[start:stop].float() @ pair.a.T @ pair.b
+                expected[start:stop, columns] += x[start:stop].float() @ pair.a.T.float() @ pair.b
         start = stop
     activation = "gelu" if gelu_after else None
     found = layer.adapted(x, Site(0, parts, inputs, outputs), Runs.of(runs), activation)
