@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from loadtest.timing import seconds
+from service.models.kernel_linear import Bfloat16Linear, Float32Linear
 from service.models.linear import COMPUTED_IN, Dtype, Linear
 from service.models.quantized import QuantizedLinear
 
@@ -17,7 +18,7 @@ FEWEST = 3
 def flops_per_second(dtype: Dtype, sizes: Sequence[int] = SIZES, spend: float = 0.1) -> float:
     """Operations a second, two for each multiply-add, of the fastest square product.
 
-    Torch's own product and the encoder's are tried, each for ``spend`` seconds at each size.
+    Torch's own product, oneDNN's and the encoder's are tried, each for ``spend`` seconds at each size.
     """
     return max(2.0 * size**3 / _fastest(call, spend) for size in sizes for call in _products(dtype, size))
 
@@ -32,6 +33,10 @@ def _products(dtype: Dtype, size: int) -> Iterator[Callable[[], object]]:
         return
     layer = Linear(b, torch.zeros(size), dtype, a.device)
     yield lambda: layer(a)
+    own = Bfloat16Linear if dtype == "bf16" else Float32Linear
+    if own.fits(size):
+        kernel = own(b, torch.zeros(size))
+        yield lambda: kernel(a)
     b = b.to(kind)
     yield lambda: torch.mm(a, b)
 

@@ -67,10 +67,10 @@ INLINE void lower(source x, int64_t steps, const factors *f, int64_t first, int6
             down(x, steps, f->a + 4 * rank, 4 * f->rank, 1, sum);
         else
             down(x, steps, f->a + 4 * rank, 4 * f->rank, 0, sum);
-        int64_t count = f->rank - rank < SIDE ? f->rank - rank : SIDE;
+        __mmask16 own = f->rank - rank < SIDE ? (1 << (f->rank - rank)) - 1 : 0xffff;
         for (int64_t r = first; r < stop; r++) {
             floats whole = *(const floats *)sum[r - skip] + *(const floats *)(sum[r - skip] + SIDE);
-            narrow_to(w->low[rank / STEP][r] + rank % STEP, whole, count);
+            *(halves *)(w->low[rank / STEP][r] + rank % STEP) = narrowed((floats)_mm512_maskz_mov_ps(own, (__m512)whole));
         }
     }
 }

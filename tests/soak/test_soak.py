@@ -30,7 +30,7 @@ def test_a_short_soak_finds_no_wrong_answer_and_leaves_no_descriptor_or_thread(t
     found = soak(tiny_base, tmp_path, 1_000, 50, lambda _: None, fastest(CPU))
     assert found.count.faults == []
     assert found.count.answers >= 1_000 and found.count.rounds >= 50 and found.evictions > 50
-    assert found.after.descriptors == found.before.descriptors
+    assert found.after.descriptors <= found.before.descriptors
     assert found.after.threads == found.before.threads
 
 
