@@ -5,6 +5,7 @@
 #ifdef __AVX2__
 
 #include <omp.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "norm.h"
@@ -233,10 +234,25 @@ static int readable(const encoder *e, const batch *b) {
     return 1;
 }
 
+/* The last batch's memory, whose size lies before it: from the system it would come with a page fault for every 4 KB. */
+static _Atomic(char *) spare;
+
+static char *memory_of(int64_t size) {
+    char *found = atomic_exchange(&spare, 0);
+    if (found && *(int64_t *)found >= size) return found + LINE;
+    free(found);
+    found = aligned_alloc(LINE, LINE + size);
+    if (!found) return 0;
+    *(int64_t *)found = size;
+    return found + LINE;
+}
+
+static void keep(char *memory) { free(atomic_exchange(&spare, memory - LINE)); }
+
 static int forward(const encoder *e, const batch *b, int64_t *firsts) {
     int64_t most, count = shared_out(e, b, firsts, &most);
     int64_t each = room(e, count ? most : b->starts[b->rows], b->rows, b->runs);
-    char *memory = aligned_alloc(LINE, count ? omp_get_max_threads() * each : each);
+    char *memory = memory_of(count ? omp_get_max_threads() * each : each);
     if (!memory) return 2;
     if (!count) {
         run(e, b, 0, b->rows, memory);
@@ -244,7 +260,7 @@ static int forward(const encoder *e, const batch *b, int64_t *firsts) {
 #pragma omp parallel for schedule(dynamic, 1)
         for (int64_t n = 0; n < count; n++) run(e, b, firsts[n], firsts[n + 1], memory + each * omp_get_thread_num());
     }
-    free(memory);
+    keep(memory);
     return 0;
 }
 

@@ -75,11 +75,16 @@ INLINE void lower(source x, int64_t steps, const factors *f, int64_t first, int6
     }
 }
 
-/* How many of so many rows, from `first` on, there is room for. */
-INLINE int64_t with_room(const lora_job *j, int64_t first, int64_t rows, const wardrobe *in) {
+/* The first run, from this one on, that goes on at a row or begins after it. */
+INLINE int64_t run_at(const lora_job *j, int64_t run, int64_t row) {
+    while (run < j->runs && j->bounds[2 * run + 1] <= row) run++;
+    return run;
+}
+
+/* How many of so many rows, from `first` on, which is the run's or before it, there is room for. */
+INLINE int64_t with_room(const lora_job *j, int64_t run, int64_t first, int64_t rows, const wardrobe *in) {
     int64_t steps = in->steps, count = in->count;
-    for (int64_t run = 0; run < j->runs && j->bounds[2 * run] < first + rows; run++) {
-        if (j->bounds[2 * run + 1] <= first) continue;
+    for (; run < j->runs && j->bounds[2 * run] < first + rows; run++) {
         for (int64_t part = 0; part < j->parts; part++, count++) steps += (j->table[run * j->stride + part].rank + STEP - 1) / STEP;
         if (steps > LOW_STEPS || count > WORN) return j->bounds[2 * run] > first ? j->bounds[2 * run] - first : 0;
     }
@@ -101,12 +106,10 @@ INLINE void ask_for(const lora_job *j, int64_t run, int64_t stop) {
 }
 
 /* What rows `first` to `first + rows` wear, which are read from x. */
-INLINE outfit dress(const lora_job *j, source x, int64_t first, int64_t rows, wardrobe *in) {
+INLINE outfit dress(const lora_job *j, int64_t run, source x, int64_t first, int64_t rows, wardrobe *in) {
     const worn *start = in->each + in->count;
-    int64_t run = 0;
     for (; run < j->runs && j->bounds[2 * run] < first + rows; run++) {
         int64_t from = j->bounds[2 * run] - first, stop = j->bounds[2 * run + 1] - first;
-        if (stop <= 0) continue;
         from = from > 0 ? from : 0, stop = stop < rows ? stop : rows;
         for (int64_t part = 0; part < j->parts; part++) {
             const factors *f = &j->table[run * j->stride + part];

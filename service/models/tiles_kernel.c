@@ -144,14 +144,15 @@ static void tile(const product_job *j, int64_t first, int64_t count, int64_t fro
     s.job = j, s.steps = (j->layer->inputs + STEP - 1) / STEP, s.last.rows = 0;
     int64_t wide = (NEAR / (s.steps * 4 * TILE_BYTES) + 1) * STRIP, most = wide < to - from ? TILE : 1;
     shape(least(count, SIDE), &before);
-    for (int64_t row = first, stop = first + count; row < stop;) {
+    for (int64_t row = first, stop = first + count, run = 0; row < stop;) {
         int64_t n = 0;
         wardrobe.count = wardrobe.steps = 0;
         for (; n < most && row < stop; row += blocks[n++].rows) {
             int64_t rows = least(stop - row, BLOCK_ROWS);
-            if (j->lora && !(rows = with_room(j->lora, row, rows, &wardrobe))) break;
+            if (j->lora) run = run_at(j->lora, run, row);
+            if (j->lora && !(rows = with_room(j->lora, run, row, rows, &wardrobe))) break;
             s.x = rows_of(j, row, rows, memory);
-            blocks[n] = (block){row, rows, j->lora ? dress(j->lora, s.x, row, rows, &wardrobe) : (outfit){0}};
+            blocks[n] = (block){row, rows, j->lora ? dress(j->lora, run, s.x, row, rows, &wardrobe) : (outfit){0}};
         }
         for (int64_t left = from; left < to; left += wide)
             for (const block *b = blocks; b < blocks + n; b++) {
