@@ -105,6 +105,7 @@ INLINE float weigh(float *scores, int64_t length, float scale) {
     }
     float maximum = largest(most);
     for (int64_t key = 0; key < end; key += LANES) sum += *(floats *)(scores + key) = exponential((*(const floats *)(scores + key) - maximum) * scale);
+    *last = either(place < (int32_t)(length - end + LANES), *last, (floats){0}); /* what is left of so small a number takes long */
     return 1 / total(sum);
 }
 

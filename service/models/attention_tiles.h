@@ -1,4 +1,4 @@
-/* Attention of one head of one row in tiles: scores are sums in float32, and weights are rounded to bfloat16 to be multiplied. */
+/* Attention of one head of one row in tiles: scores are sums in float32, and weights are the sums of two numbers in bfloat16. */
 
 #pragma once
 
@@ -64,17 +64,27 @@ INLINE void score_tile(const block_step *queries, const head_tiles *of, int64_t 
     }
 }
 
-/* mixed[query] = weights[query] · values of a tile of queries. */
-INLINE void mix_tile(const block_step *weights, const head_tiles *of, int64_t size, int64_t length, float mixed[SIDE][MAX_SIZE]) {
+/* What the first rounding leaves of two vectors. */
+INLINE words rest_of(floats low, floats high, words all) {
+    floats first = (floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256((__m512i)all)), 16);
+    floats second = (floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64((__m512i)all, 1)), 16);
+    return rounded(low - first, high - second);
+}
+
+/* mixed[query] = weights[query] · values of a tile of queries; steps of weights come in two parts. */
+INLINE void mix_tile(const block_step weights[][2], const head_tiles *of, int64_t size, int64_t length, float mixed[SIDE][MAX_SIZE]) {
     for (int64_t d = 0; d * SIDE < size; d += 2) {
         _tile_zero(0);
         _tile_zero(1);
         for (int64_t n = 0; n * STEP < length; n++) {
-            _tile_loadd(4, weights[n], LINE_BYTES);
+            _tile_loadd(4, weights[n][0], LINE_BYTES);
             _tile_loadd(6, of->values[n][d], LINE_BYTES);
             _tile_loadd(7, of->values[n][d + 1], LINE_BYTES);
             _tile_dpbf16ps(0, 4, 6);
             _tile_dpbf16ps(1, 4, 7);
+            _tile_loadd(5, weights[n][1], LINE_BYTES);
+            _tile_dpbf16ps(0, 5, 6);
+            _tile_dpbf16ps(1, 5, 7);
         }
         _tile_stored(0, mixed[0] + d * SIDE, sizeof *mixed);
         _tile_stored(1, mixed[0] + (d + 1) * SIDE, sizeof *mixed);
@@ -83,7 +93,7 @@ INLINE void mix_tile(const block_step *weights, const head_tiles *of, int64_t si
 
 static void attend_in_tiles(const attention_job *j, int64_t row, int64_t head, float scale) {
     head_tiles of;
-    block_step queries[SIZE_STEPS], weights[MAX_LENGTH / STEP];
+    block_step queries[SIZE_STEPS], weights[MAX_LENGTH / STEP][2];
     float scores[SIDE][MAX_LENGTH] __attribute__((aligned(LINE_BYTES))), mixed[SIDE][MAX_SIZE] __attribute__((aligned(LINE_BYTES)));
     int64_t start = j->starts[row], stop = j->starts[row + 1], length = stop - start, steps = (j->size + STEP - 1) / STEP;
     if (head + 1 < j->heads) ahead(j, start, length, head + 1);
@@ -103,7 +113,8 @@ static void attend_in_tiles(const attention_job *j, int64_t row, int64_t head, f
             for (int64_t key = 0; key < length; key += STEP) {
                 floats low = *(const floats *)(scores[q] + key), none = {0};
                 floats high = key + SIDE < length ? *(const floats *)(scores[q] + key + SIDE) : none;
-                *(words *)weights[key / STEP][q] = rounded(low, high);
+                words most = rounded(low, high);
+                *(words *)weights[key / STEP][0][q] = most, *(words *)weights[key / STEP][1][q] = rest_of(low, high, most);
             }
         }
         mix_tile(weights, &of, j->size, length, mixed);
