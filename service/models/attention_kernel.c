@@ -3,7 +3,7 @@
    Rows of a few dozen tokens are too small for a library's matrix products, which want them padded, masked and copied into
    another order first. Here one row's keys and values of one head are read to the stack where they lie, the keys turned
    so that a vector holds one number of as many of them, and its queries go through in blocks. Everything is
-   computed in float32. */
+   computed in float32, but for products of bfloat16 in tiles (attention_tiles.h). */
 
 #include <omp.h>
 

@@ -107,6 +107,7 @@ static void attend_in_tiles(const attention_job *j, int64_t row, int64_t head, f
             for (int64_t q = 0; q < count; q++)
                 *(words *)queries[s][q] = j->queries ? step_of(j, j->queries, (row * j->heads + head) * j->size, s)
                                                      : step_of(j, j->from, vector(j, start + first + q, QUERY, head), s);
+        written();
         score_tile(queries, &of, steps, length, scores);
         for (int64_t q = 0; q < count; q++) {
             over[q] = weigh(scores[q], length, scale);
@@ -117,6 +118,7 @@ static void attend_in_tiles(const attention_job *j, int64_t row, int64_t head, f
                 *(words *)weights[key / STEP][0][q] = most, *(words *)weights[key / STEP][1][q] = rest_of(low, high, most);
             }
         }
+        written();
         mix_tile(weights, &of, j->size, length, mixed);
         for (int64_t q = 0; q < count; q++)
             for (int64_t d = 0; d < j->size; d += LANES)

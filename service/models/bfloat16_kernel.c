@@ -2,7 +2,7 @@
 
    Needs the instruction that adds two products of bfloat16 numbers to each 32-bit sum (AVX-512 BF16). */
 
-#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
+#ifdef __AVX512BF16__
 
 #include "product.h"
 

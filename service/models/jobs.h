@@ -7,7 +7,8 @@
 
 #define MAX_RANK 1024
 
-/* One module's factors, in the type of x and y: a (rank, inputs) and b (rank, outputs), rows padded with zeros. Rank 0: none. */
+/* One module's factors, in the type of x and y: a (rank, inputs) and b (rank, outputs), rows padded with zeros, or in tiles where the
+   layer's kernel reads those. Rank 0: none. */
 typedef struct {
     const char *a, *b;
     int64_t rank;
@@ -41,8 +42,8 @@ typedef struct {
     const int64_t *starts; /* (rows + 1): every row's first token, and the end */
 } attention_job;
 
-/* A frozen linear layer in the order that its kernel reads: strips of outputs, of groups of inputs, of outputs, of inputs; padded
-   with zeros, as bias, scales and sums are. `smoothing` (inputs), `scales` and `sums` (outputs) are int8's. */
+/* A frozen linear layer in the order that its kernel reads: strips of outputs, of groups of inputs, of outputs, of inputs, or tiles;
+   padded with zeros, as bias, scales and sums are. `smoothing` (inputs), `scales` and `sums` (outputs) are int8's. */
 typedef struct {
     int64_t inputs, outputs;
     const void *values;
@@ -57,7 +58,7 @@ typedef struct {
     const void *x;
     int64_t bfloat16, rows, gelu;
     const layer *layer;
-    const lora_job *lora; /* over the same x and y; it has GELU go over CHANGED_ROWS, and the product over the others */
+    const lora_job *lora; /* over the same x and y; it has GELU go over CHANGED_ROWS, and the product over the others, or, where products are in its sums, over all */
     const void *residual;
     const float *weight, *bias; /* the norm's */
     double epsilon;

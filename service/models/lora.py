@@ -66,8 +66,8 @@ class Factors:
 class LoadedFactors:
     """An adapter's factors on the device, in the types that their modules compute in, scaled.
 
-    ``memory`` holds each module's ``a`` (rank, in) and ``b`` (rank, out); ``table`` (modules, 3) has their addresses and rank
-    for the kernel, zeros for modules that the adapter leaves alone.
+    ``memory`` holds each module's ``a`` (rank, in) and ``b`` (rank, out), or both in tiles; ``table`` (modules, 3) has their
+    addresses and rank for the kernel, zeros for modules that the adapter leaves alone.
     """
 
     memory: Tensor
@@ -90,8 +90,8 @@ class LoadedFactors:
                 if target.tiled is None:
                     place.view(rank, columns)[: len(factor), : factor.shape[1]] = factor
                     continue
-                # Rows that wear other factors are multiplied by these and zero, so none may be infinite.
-                finite = factor.to(target.kind).clamp(torch.finfo(target.kind).min, torch.finfo(target.kind).max)
+                # Rows that wear other factors are multiplied by these and zero, so all are to be finite.
+                finite = factor.to(target.kind).nan_to_num(nan=torch.finfo(target.kind).max)
                 whole = pad(finite, (first, columns - first - factor.shape[1], 0, rank - len(factor)))
                 lay(place, rank).copy_(whole.view(lay(place, rank).shape))
             table[target.module] = *places, rank
@@ -116,7 +116,7 @@ def loaded_bytes(factors: Mapping[str, Factors], targets: Mapping[str, Target]) 
         * padded(r, RANKS)
         * (padded(target.inputs, COLUMNS) + padded((target.tiled or 0) + target.outputs, COLUMNS))
         for r, target in sizes
-    ) + BEYOND * any(target.tiled is not None for target in targets.values())
+    ) + BEYOND * any(targets[name].tiled is not None for name in factors)
 
 
 @dataclass(frozen=True, slots=True)

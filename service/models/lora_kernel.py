@@ -11,6 +11,7 @@ from service.models import kernels
 from service.models.kernels import Array
 
 MAX_PARTS, MAX_RANK = 3, 1024  # as in the C file
+BEYOND = f"the kernel reads up to {MAX_PARTS} modules of a site and ranks up to {MAX_RANK}"
 EVERY_ROW, CHANGED_ROWS = 1, 2  # that GELU goes over
 
 
@@ -36,7 +37,7 @@ def add(y: Tensor, x: Tensor, first: int, parts: int, bounds: Array, table: Arra
     Raises :class:`ValueError` for tensors that it cannot read.
     """
     if not kernels.call("lora_add", job(y, x, first, parts, bounds, table, EVERY_ROW if gelu else 0)):
-        raise ValueError(f"the kernel reads up to {MAX_PARTS} modules of a site and ranks up to {MAX_RANK}")
+        raise ValueError(BEYOND)
 
 
 def job(y: Tensor, x: Tensor, first: int, parts: int, bounds: Array, table: Array, over: int) -> Job:
@@ -48,6 +49,8 @@ def job(y: Tensor, x: Tensor, first: int, parts: int, bounds: Array, table: Arra
     if len(bounds) and bounds[-1, 1] > len(x):
         raise ValueError(f"runs end at row {bounds[-1, 1]} of {len(x)}")
     runs, modules, entry = table.shape
+    if parts > MAX_PARTS or (table[:, first : first + parts, 2] > MAX_RANK).any():
+        raise ValueError(BEYOND)
     return Job(
         y.data_ptr(), x.data_ptr(), x.dtype == torch.bfloat16, len(x), x.shape[1], y.shape[1] // parts, parts, over, runs,
         bounds.ctypes.data, table.ctypes.data + first * entry * table.itemsize, modules,

@@ -73,6 +73,7 @@ INLINE void lower(source x, int64_t steps, const factors *f, int64_t first, int6
             *(halves *)(w->low[rank / STEP][r] + rank % STEP) = narrowed((floats)_mm512_maskz_mov_ps(own, (__m512)whole));
         }
     }
+    written();
 }
 
 /* The first run, from this one on, that goes on at a row or begins after it. */
@@ -95,7 +96,7 @@ INLINE void ask(const char *from, int64_t count) {
     for (int64_t k = 0; k < count; k += LINE_BYTES) __builtin_prefetch(from + k, 0, 2);
 }
 
-/* Factors of runs that begin in rows `first` to `stop` are brought nearer, which are the next block's. */
+/* Factors of this run and those after it that begin before row `stop` are brought nearer: they are the next block's. */
 INLINE void ask_for(const lora_job *j, int64_t run, int64_t stop) {
     for (; run < j->runs && j->bounds[2 * run] < stop; run++)
         for (int64_t part = 0; part < j->parts; part++) {

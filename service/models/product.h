@@ -59,6 +59,7 @@ INLINE void in_tiles(const product_job *j, void (*multiply)(const product_job *,
     /* A few rows alone do not keep all threads busy: then each takes a part of the outputs of all of them. */
     int64_t wanted = team ? 2 * omp_get_max_threads() : 1, parts = tiles >= wanted ? 1 : (wanted + tiles - 1) / tiles;
     int64_t wide = (strips + parts - 1) / parts * STRIP;
+    parts = (outputs + wide - 1) / wide; /* none without outputs */
 #pragma omp parallel for schedule(dynamic, 1) if (team)
     for (int64_t n = 0; n < tiles * parts; n++) {
         int64_t first = n / parts * TILE, stop = least(first + TILE, j->rows), from = n % parts * wide;

@@ -1,4 +1,4 @@
-"""The kernels in ``int8_kernel.c``, ``bfloat16_kernel.c``, ``float32_kernel.c``: a linear layer, then low-rank products."""
+"""The kernels in ``int8_kernel.c``, ``bfloat16_kernel.c``, ``tiles_kernel.c``, ``float32_kernel.c``: a linear layer and LoRA."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def in_float32(weight: Tensor, bias: Tensor) -> Weights:
 def linear(y: Tensor, x: Tensor, weights: Weights, *, gelu: bool = False, lora: lora_kernel.Job | None = None) -> None:
     """Write ``x`` (rows, in) times the weights to ``y`` (rows, out), both float32 or both bfloat16, contiguous.
 
-    ``lora``, over the same ``x`` and ``y``, is done tile by tile after that; with ``gelu`` it activates the rows that it
-    changes. Raises :class:`ValueError` for what it cannot read.
+    ``lora``, over the same ``x`` and ``y``, is done tile by tile after that, or in the same sums; with ``gelu`` it activates the
+    rows that it changes. Raises :class:`ValueError` for what it cannot read.
     """
     kernels.check(x, y)
     layer = weights.layer

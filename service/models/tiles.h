@@ -28,12 +28,16 @@ typedef struct {
     uint8_t rows[16];
 } shapes;
 
+/* What was stored before is there for tiles to be loaded: the compiler is not told what they read. */
+INLINE void written(void) { __asm__ volatile("" ::: "memory"); }
+
 /* Gives all registers but the last two, which weights are loaded to, so many rows. What else runs on this thread may count on the
    shapes that were there before. */
 INLINE void shape(int64_t rows, shapes *before) {
     shapes s = {.palette = 1};
     for (int n = 0; n < 8; n++) s.bytes[n] = LINE_BYTES, s.rows[n] = n < 6 ? rows : SIDE;
     _tile_storeconfig(before);
+    written();
     _tile_loadconfig(&s);
 }
 
@@ -63,5 +67,6 @@ INLINE source laid_out(const char *x, int64_t bytes, int64_t rows, block_step *t
         int64_t count = bytes - s * LINE_BYTES < LINE_BYTES ? bytes - s * LINE_BYTES : LINE_BYTES;
         for (int64_t r = 0; r < rows; r++) *(words *)to[s][r] = take(x + r * bytes + s * LINE_BYTES, count);
     }
+    written();
     return (source){(const char *)to, LINE_BYTES, sizeof *to};
 }

@@ -4,8 +4,6 @@
    nearest cache and weights from the next one. So a block of rows goes over as many weights as stay near for the blocks after it.
    Low-rank products are added before a sum is rounded. That, GELU, and writing are done while the next sums are made. */
 
-#ifdef __AMX_BF16__
-
 #include <immintrin.h>
 
 #define TILE 192 /* rows that one thread takes at a time: weights come from farther away than they are multiplied */
@@ -170,4 +168,3 @@ int bfloat16_linear(const product_job *j) {
     in_tiles(j, tile, 1);
     return 0;
 }
-#endif

@@ -1,5 +1,5 @@
 /* Vectors of sixteen floats, and what the kernels do with them. They are the compiler's own, so the same code is AVX-512,
-   AVX2 or NEON. All files are compiled into a library for each level of x86-64 (pyproject.toml), of which the loader takes the
+   AVX2 or NEON. The files are compiled into a library for each level of x86-64 (pyproject.toml), of which the loader takes the
    processor's; what a level has no instructions for is left out of its library.
 
    Loops over a block's accumulators are unrolled by name: the compiler otherwise keeps them in memory, and stores each one

@@ -123,11 +123,12 @@ def test_joined_modules_take_products_of_any_ranks_for_runs_of_any_lengths(
     torch.testing.assert_close(found.float(), ACTIVATIONS[activation](expected), atol=atol, rtol=rtol)
 
 
-def test_factors_beyond_every_number_spoil_no_other_row(layer_type: Layer) -> None:
+@pytest.mark.parametrize("scaling", [2.0, 1e300, float("nan")])
+def test_factors_beyond_every_number_spoil_no_other_row(layer_type: Layer, scaling: float) -> None:
     kind = KINDS[layer_type]
     x, weight, bias = made(kind, 20, 40, 72)
     layer = layer_type(weight, bias)
-    pair = Factors(torch.full((4, 40), 3e38), torch.full((4, 72), 3e38), 2.0)
+    pair = Factors(torch.full((4, 40), 3e38), torch.full((4, 72), 3e38), scaling)
     factors = LoadedFactors.load({"dense": pair}, {"dense": Target(0, 40, 72, kind, 0 if layer.tiled else None)}, CPU)
     found = layer.adapted(x, Site(0, 1, 40, 72), Runs.of([(5, 9, factors)]))
     assert torch.equal(found[:5], layer(x)[:5]) and torch.equal(found[9:], layer(x)[9:])
@@ -156,6 +157,16 @@ def test_weights_in_float16_compute_what_they_do_in_float32(rows: int, level: st
     for kept in (halves, weight):
         taken = sum(tensor.nbytes for tensor in product_kernel.in_float32(kept, bias).tensors)
         assert product_kernel.float32_bytes(kept) == taken
+
+
+def test_ranks_beyond_its_memory_are_refused(layer_type: Layer) -> None:
+    kind = KINDS[layer_type]
+    x, weight, bias = made(kind, 20, 40, 72)
+    layer = layer_type(weight, bias)
+    pair = Factors(torch.ones(2048, 40), torch.ones(2048, 72))
+    factors = LoadedFactors.load({"dense": pair}, {"dense": Target(0, 40, 72, kind, 0 if layer.tiled else None)}, CPU)
+    with pytest.raises(ValueError, match="ranks up to 1024"):
+        layer.adapted(x, Site(0, 1, 40, 72), Runs.of([(5, 9, factors)]))
 
 
 def test_no_rows_give_none(layer_type: Layer) -> None:
