@@ -85,7 +85,7 @@ INLINE void two_by_two(state *s, int64_t column) {
     _tile_stored(3, s->last.sums[SIDE] + SIDE, sizeof *s->last.sums);
 }
 
-/* Two panels of one tile of rows; the first one is left to be finished like the others. */
+/* Two panels of one tile of rows; the sums stay in the registers. */
 INLINE void one_by_four(state *s, int64_t column) {
     const float *bias = s->job->layer->bias + column;
     const char *weight = weights(s, column), *further = weights(s, column + PANEL), *x = s->x.from;

@@ -66,7 +66,7 @@ class Soaked:
         found = list(self.count.faults)
         if abs(self.growth) > GROWTH:
             found.append(f"resident memory changed by {100 * self.growth:+.1f} %; at most {100 * GROWTH:g} % is accepted")
-        if self.after.descriptors > self.before.descriptors:  # fewer are idle ones that were closed
+        if self.after.descriptors > self.before.descriptors:  # one run ended with fewer; which was closed is not known
             found.append(f"{self.after.descriptors} descriptors, {self.before.descriptors} before")
         if self.after.threads != self.before.threads:
             found.append(f"{self.after.threads} threads, {self.before.threads} before")
