@@ -31,7 +31,8 @@ class Heads:
     """Heads of runs of rows: ``bounds`` (runs, 2) has each one's first row and its end.
 
     ``dense_table`` and ``out_table`` (runs, 3) have the addresses of their layers' weights and biases for the kernel, and how
-    many outputs they have, which is none where there is no dense layer; ``has_dense`` tells whether there is any.
+    many outputs they have, which is none where there is no dense layer; ``has_dense`` tells whether there is any. ``labels``
+    has each row in a run and its number of labels.
     """
 
     bounds: Array
@@ -39,6 +40,7 @@ class Heads:
     dense_table: Array
     out_table: Array
     has_dense: bool
+    labels: Sequence[tuple[int, int]]
 
     @classmethod
     def of(cls, runs: Sequence[tuple[int, int, Head]]) -> Heads:
@@ -46,7 +48,8 @@ class Heads:
         heads = [run[2] for run in runs]
         bounds: Array = np.array([run[:2] for run in runs], np.int64).reshape(-1, 2)
         dense = [head.dense for head in heads]
-        return cls(bounds, heads, _table(dense), _table([head.out for head in heads]), any(dense))
+        labels = [(row, len(head.out[1])) for start, stop, head in runs for row in range(start, stop)]
+        return cls(bounds, heads, _table(dense), _table([head.out for head in heads]), any(dense), labels)
 
     def dense(self, pooled: Tensor, states: Tensor) -> None:
         """Where a head has a dense layer, write what it makes of ``states`` (rows, hidden) to its rows of ``pooled``."""
@@ -57,12 +60,10 @@ class Heads:
         """The logits (labels,) of each row in a run, of ``pooled`` (rows, hidden), which has passed the dense layer."""
         if not self.heads:
             return []
-        counts: list[int] = self.out_table[:, 2].tolist()
-        whole = pooled.new_empty(len(pooled), max(counts))
+        whole = pooled.new_empty(len(pooled), max(count for _, count in self.labels))
         self._apply(whole, pooled, self.out_table, [head.out for head in self.heads], tanh=True)
         rows, widest = whole.cpu().unbind(), whole.shape[1]  # slicing each row costs more than computing it
-        of_runs = ((rows[start:stop], count) for (start, stop), count in zip(self.bounds.tolist(), counts, strict=True))
-        return [row if count == widest else row[:count] for run, count in of_runs for row in run]
+        return [rows[row] if count == widest else rows[row][:count] for row, count in self.labels]
 
     def _apply(self, y: Tensor, x: Tensor, table: Array, layers: Sequence[Layer | None], *, tanh: bool = False) -> None:
         if kernels.available and y.device.type == "cpu":

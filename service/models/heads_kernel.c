@@ -14,11 +14,12 @@ typedef struct {
     int64_t outputs;
 } layer;
 
-/* What one call works on. Rows of x have `inputs` numbers, those of y `width`, of which a run's first `outputs` are written. */
+/* What one call works on. There are `rows` of x and y: x's have `inputs` numbers, y's `width`, of which a run's first `outputs`
+   are written. */
 typedef struct {
     float *y;
     const float *x;
-    int64_t width, inputs, tanh, runs;
+    int64_t rows, width, inputs, tanh, runs;
     const int64_t *bounds; /* (runs, 2): first row, and the one after the last */
     const layer *layers;
 } job;
@@ -69,15 +70,29 @@ static void run(const job *j, int64_t number, int64_t from) {
     for (; row < stop; row++) block(j, l, row, from, to, 1);
 }
 
+/* Brings a run's weights nearer, as many as one thread reads: batches have dozens of runs, and no other reads them. */
+INLINE void ask(const job *j, int64_t number, int64_t from) {
+    const layer *l = j->layers + number;
+    int64_t to = from + AT_ONCE < l->outputs ? from + AT_ONCE : l->outputs;
+    for (int64_t k = from * j->inputs; k < to * j->inputs; k += LANES) __builtin_prefetch(l->weight + k);
+}
+
+static int readable(const job *j) {
+    for (int64_t n = 0; n < j->runs; n++)
+        if (j->bounds[2 * n + 1] > j->rows || j->layers[n].outputs > j->width) return 0;
+    return !j->tanh || j->inputs <= MAX_INPUTS;
+}
+
 static int64_t work(const job *j) {
     int64_t sum = 0;
     for (int64_t n = 0; n < j->runs; n++) sum += j->layers[n].outputs * j->inputs;
     return sum;
 }
 
-/* The one entry point. Returns 0, or 1 for more inputs than there is room for beside their tangents. */
+/* The one entry point. Returns 0, or 1 for runs beyond the rows or the width, or more inputs than there is room for beside their
+   tangents; nothing is written then. */
 int heads_apply(const job *j) {
-    if (j->tanh && j->inputs > MAX_INPUTS) return 1;
+    if (!readable(j)) return 1;
     int64_t parts = 1;
     for (int64_t n = 0; n < j->runs; n++) {
         int64_t own = (j->layers[n].outputs + AT_ONCE - 1) / AT_ONCE;
@@ -85,6 +100,10 @@ int heads_apply(const job *j) {
     }
     int team = work(j) >= WORTH_A_TEAM;
 #pragma omp parallel for schedule(dynamic, 1) if (team)
-    for (int64_t n = 0; n < j->runs * parts; n++) run(j, n / parts, n % parts * AT_ONCE);
+    for (int64_t n = 0; n < j->runs * parts; n++) {
+        int64_t next = n + 1;
+        if (next < j->runs * parts) ask(j, next / parts, next % parts * AT_ONCE);
+        run(j, n / parts, n % parts * AT_ONCE);
+    }
     return 0;
 }

@@ -15,7 +15,7 @@ class _Job(ctypes.Structure):
     _fields_ = (
         ("y", ctypes.c_void_p),
         ("x", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("width", "inputs", "tanh", "runs")),
+        *((name, ctypes.c_int64) for name in ("rows", "width", "inputs", "tanh", "runs")),
         ("bounds", ctypes.c_void_p),
         ("layers", ctypes.c_void_p),
     )
@@ -31,10 +31,10 @@ def apply(y: Tensor, x: Tensor, bounds: Array, layers: Array, *, tanh: bool = Fa
     kernels.check(x, y)
     if x.dtype != torch.float32:
         raise ValueError(f"the kernel of heads reads float32, not {x.dtype}")
-    if len(bounds) and (bounds[-1, 1] > min(len(x), len(y)) or layers[:, 2].max() > y.shape[1]):
-        raise ValueError(f"runs to row {bounds[-1, 1]}, {layers[:, 2].max()} wide, from {tuple(x.shape)} to {tuple(y.shape)}")
     job = _Job(
-        y.data_ptr(), x.data_ptr(), y.shape[1], x.shape[1], tanh, len(bounds), bounds.ctypes.data, layers.ctypes.data
+        y.data_ptr(), x.data_ptr(), min(len(x), len(y)), y.shape[1], x.shape[1], tanh, len(bounds), bounds.ctypes.data,
+        layers.ctypes.data,
     )  # fmt: skip
     if not kernels.call("heads_apply", job):
-        raise ValueError(f"the kernel of heads does not bend {x.shape[1]} inputs")
+        runs = f"runs to row {bounds[:, 1].max()}, {layers[:, 2].max()} wide"
+        raise ValueError(f"the kernel of heads does not read {runs}, from {tuple(x.shape)} to {tuple(y.shape)}")

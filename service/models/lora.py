@@ -8,8 +8,9 @@ off the CPU, factors lie in a bank instead (``bank.py``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from service.models.activations import activated
 from service.models.kernels import Array, padded
 from service.models.values import zeros
 
-RANKS, COLUMNS = 4, 32  # how many the kernel takes at a time, as in the C file; what is added is zero
+RANKS, TILED_RANKS, COLUMNS = 4, 8, 32  # how many the kernel takes at a time, as in the C file; what is added is zero
 TILE = 16  # outputs, and pairs of inputs, of a tile of factors
 BEYOND = 1024  # bytes that a tile may reach beyond the last factor
 
@@ -43,14 +44,28 @@ class Site:
 class Target:
     """A module that LoRA may change: its number among the encoder's, the sizes of its input and output, and their type.
 
-    ``tiled`` is the place of the first output in a tile of its site's, where the site's kernel reads factors in tiles.
+    ``tiled`` is its site, where the site's kernel reads factors in tiles.
     """
 
     module: int
     inputs: int
     outputs: int
     kind: torch.dtype
-    tiled: int | None = None
+    tiled: Site | None = None
+
+    def ranks(self, count: int) -> int:
+        """How many ranks the kernel takes for so many."""
+        return padded(count, RANKS if self.tiled is None else TILED_RANKS)
+
+    @property
+    def before(self) -> int:
+        """The place of the first output in a tile of the site's."""
+        return 0 if self.tiled is None else (self.module - self.tiled.first) * self.outputs % COLUMNS
+
+    def nbytes(self, rank: int) -> int:
+        """Bytes that factors of a rank take."""
+        columns = padded(self.inputs, COLUMNS) + padded(self.before + self.outputs, COLUMNS)
+        return self.kind.itemsize * self.ranks(rank) * columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +81,8 @@ class Factors:
 class LoadedFactors:
     """An adapter's factors on the device, in the types that their modules compute in, scaled.
 
-    ``memory`` holds each module's ``a`` (rank, in) and ``b`` (rank, out), or both in tiles; ``table`` (modules, 3) has their
-    addresses and rank for the kernel, zeros for modules that the adapter leaves alone.
+    ``memory`` holds each module's ``a`` (rank, in) and ``b`` (rank, out), or both in tiles, and then every site's ``a`` side by
+    side; ``table`` (modules, 3) has their addresses and rank for the kernel, zeros for modules that the adapter leaves alone.
     """
 
     memory: Tensor
@@ -79,44 +94,58 @@ class LoadedFactors:
         memory = zeros(loaded_bytes(factors, targets), device, torch.uint8)
         table: Array = np.zeros((len(targets), 3), np.int64)
         start = 0
-        # A tile may reach into the factors after its own, which are to be numbers of its type.
-        for name, pair in sorted(factors.items(), key=lambda one: targets[one[0]].tiled is not None):
-            target, rank, places = targets[name], padded(pair.a.shape[0], RANKS), []
-            for factor, lay, first in ((pair.a, _steps, 0), (pair.b.float() * pair.scaling, _columns, target.tiled or 0)):
-                columns = padded(first + factor.shape[1], COLUMNS)
-                place = memory[start : start + rank * columns * target.kind.itemsize].view(target.kind)
-                places.append(place.data_ptr())
-                start += place.nbytes
-                if target.tiled is None:
-                    place.view(rank, columns)[: len(factor), : factor.shape[1]] = factor
-                    continue
-                # Rows that wear other factors are multiplied by these and zero, so all are to be finite.
-                finite = factor.to(target.kind).nan_to_num(nan=torch.finfo(target.kind).max)
-                whole = pad(finite, (first, columns - first - factor.shape[1], 0, rank - len(factor)))
-                lay(place, rank).copy_(whole.view(lay(place, rank).shape))
-            table[target.module] = *places, rank
+
+        def take(rank: int, columns: int, kind: torch.dtype) -> Tensor:
+            nonlocal start
+            start, first = start + rank * padded(columns, COLUMNS) * kind.itemsize, start
+            return memory[first:start].view(kind)
+
+        for site in _by_site(factors, targets):
+            kind, ranks = site[0][0].kind, [target.ranks(len(pair.a)) for target, pair in site]
+            a = _steps(take(sum(ranks), site[0][0].inputs, kind), sum(ranks), tiled=site[0][0].tiled is not None)
+            for (target, pair), own, rank in zip(site, a.split(ranks), ranks, strict=True):
+                b = take(rank, target.before + target.outputs, kind)
+                _write(own, pair.a, target, 0)
+                _write(_columns(b, rank, tiled=target.tiled is not None), pair.b.float() * pair.scaling, target, target.before)
+                table[target.module] = own.data_ptr(), b.data_ptr(), rank
         return cls(memory, table)
 
 
-def _steps(place: Tensor, rank: int) -> Tensor:
-    """Factors (rank, in) where they lie in pairs of inputs, of ranks: (rank, in / 2, 2)."""
-    return place.view(-1, rank, 2).transpose(0, 1)
+def _by_site(factors: Mapping[str, Factors], targets: Mapping[str, Target]) -> Iterable[Sequence[tuple[Target, Factors]]]:
+    """Modules in order, those together whose factors lie side by side.
+
+    Tiles come last: one may reach into the factors after its own, which are to be numbers of its type.
+    """
+    found = sorted(((targets[name], pair) for name, pair in factors.items()), key=lambda one: (bool(one[0].tiled), one[0].module))
+    for _, site in groupby(found, lambda one: one[0].tiled or one[0]):
+        yield list(site)
 
 
-def _columns(place: Tensor, rank: int) -> Tensor:
-    """Factors (rank, out) where they lie in tiles of outputs, of pairs of ranks: (rank / 2, 2, out / 16, 16)."""
-    return place.view(-1, rank // 2, TILE, 2).permute(1, 3, 0, 2)
+def _steps(place: Tensor, rank: int, *, tiled: bool) -> Tensor:
+    """Factors (rank, in) as they lie; in tiles they do in pairs of inputs, of ranks, and are (rank, in / 2, 2)."""
+    return place.view(-1, rank, 2).transpose(0, 1) if tiled else place.view(rank, -1)
+
+
+def _columns(place: Tensor, rank: int, *, tiled: bool) -> Tensor:
+    """Factors (rank, out) as they lie; in tiles of outputs they do in pairs of ranks, and are (rank / 2, 2, out / 16, 16)."""
+    return place.view(-1, rank // 2, TILE, 2).permute(1, 3, 0, 2) if tiled else place.view(rank, -1)
+
+
+def _write(to: Tensor, factor: Tensor, target: Target, before: int) -> None:
+    """Lay a module's factor where it is to be, in columns from ``before`` on."""
+    if target.tiled is None:
+        to[: len(factor), : factor.shape[1]] = factor
+        return
+    # Rows that wear other factors are multiplied by these and zero, so all are to be finite.
+    finite = factor.to(to.dtype).nan_to_num(nan=torch.finfo(to.dtype).max)
+    rank = target.ranks(len(factor))
+    to.copy_(pad(finite, (before, to.numel() // rank - before - factor.shape[1], 0, rank - len(factor))).view(to.shape))
 
 
 def loaded_bytes(factors: Mapping[str, Factors], targets: Mapping[str, Target]) -> int:
     """Bytes that :meth:`LoadedFactors.load` takes on the device."""
-    sizes = ((pair.a.shape[0], targets[name]) for name, pair in factors.items())
-    return sum(
-        target.kind.itemsize
-        * padded(r, RANKS)
-        * (padded(target.inputs, COLUMNS) + padded((target.tiled or 0) + target.outputs, COLUMNS))
-        for r, target in sizes
-    ) + BEYOND * any(targets[name].tiled is not None for name in factors)
+    found = [(targets[name], len(pair.a)) for name, pair in factors.items()]
+    return sum(target.nbytes(rank) for target, rank in found) + BEYOND * any(target.tiled is not None for target, _ in found)
 
 
 @dataclass(frozen=True, slots=True)

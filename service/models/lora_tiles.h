@@ -1,8 +1,9 @@
 /* Low-rank products in tiles, for a block of rows of which some wear other factors than others.
 
-   Factors lie as tiles are read: a in steps of inputs, of pairs of inputs, of ranks; b in sixteens of outputs, of pairs of ranks,
-   beginning where the module's outputs begin in a panel. A tile may reach beyond a factor: what it reads there is a finite number
-   of the same adapter, and makes sums that nothing reads, or is multiplied by zero. */
+   Factors lie as tiles are read: a in steps of inputs, of pairs of inputs, of ranks, those of all parts side by side; b in sixteens
+   of outputs, of pairs of ranks, beginning where the module's outputs begin in a panel. All of a run lie end to end. A tile may
+   reach beyond a factor: what it reads there is a finite number of the same adapter, and makes sums that nothing reads, or is
+   multiplied by zero. */
 
 #pragma once
 
@@ -12,6 +13,7 @@
 #define MAX_PARTS 3
 #define LOW_STEPS (2 * MAX_PARTS * MAX_RANK / STEP) /* for some blocks: more than those of one row */
 #define WORN (8 * BLOCK_ROWS * MAX_PARTS)
+#define RANKS 8 /* ranks of a part are so many, or several times as many */
 
 /* What a run's rows in a block get from one module's factors: `low` holds x aᵀ, and zeros in other rows. */
 typedef struct {
@@ -32,6 +34,8 @@ typedef struct {
 typedef struct {
     const worn *first, *end;
 } outfit;
+
+INLINE int64_t steps_of(int64_t rank) { return (rank + STEP - 1) / STEP; }
 
 /* x aᵀ for one tile of rows, or two, and sixteen ranks; steps take turns with two sums, so that none waits for the one before. */
 INLINE void down(source x, int64_t steps, const char *a, int64_t next, int two, block_sums sum) {
@@ -56,21 +60,25 @@ INLINE void down(source x, int64_t steps, const char *a, int64_t next, int two, 
     if (two) _tile_stored(3, sum[SIDE] + SIDE, sizeof *sum);
 }
 
-/* Fills w->low for rows `first` to `stop` of a block. */
-INLINE void lower(source x, int64_t steps, const factors *f, int64_t first, int64_t stop, const worn *w) {
-    int64_t skip = w->upper ? 0 : SIDE;
+/* Fills `low` of parts of a run, which are `end - w`, for rows `first` to `stop` of a block. */
+INLINE void lower(source x, int64_t steps, const char *a, int64_t first, int64_t stop, const worn *w, const worn *end) {
+    typedef uint16_t eight __attribute__((vector_size(2 * RANKS)));
+    int64_t skip = w->upper ? 0 : SIDE, ranks = 0, rank = 0;
     x.from += skip * x.line;
-    memset(w->low, 0, (f->rank + STEP - 1) / STEP * sizeof *w->low);
-    for (int64_t rank = 0; rank < f->rank; rank += SIDE) {
+    for (const worn *each = w; each < end; ranks += each++->rank) memset(each->low, 0, steps_of(each->rank) * sizeof *each->low);
+    for (int64_t from = 0; from < ranks; from += SIDE) {
         block_sums sum;
         if (w->upper && w->lower)
-            down(x, steps, f->a + 4 * rank, 4 * f->rank, 1, sum);
+            down(x, steps, a + 4 * from, 4 * ranks, 1, sum);
         else
-            down(x, steps, f->a + 4 * rank, 4 * f->rank, 0, sum);
-        __mmask16 own = f->rank - rank < SIDE ? (1 << (f->rank - rank)) - 1 : 0xffff;
-        for (int64_t r = first; r < stop; r++) {
-            floats whole = *(const floats *)sum[r - skip] + *(const floats *)(sum[r - skip] + SIDE);
-            *(halves *)(w->low[rank / STEP][r] + rank % STEP) = narrowed((floats)_mm512_maskz_mov_ps(own, (__m512)whole));
+            down(x, steps, a + 4 * from, 4 * ranks, 0, sum);
+        for (int64_t column = 0; column < SIDE && w < end; column += RANKS) {
+            uint16_t *to = w->low[rank / STEP][0] + rank % STEP;
+            for (int64_t r = first; r < stop; r++) {
+                const float *one = sum[r - skip] + column, *other = one + SIDE;
+                *(eight *)(to + r * STEP) = (eight)_mm256_cvtneps_pbh(_mm256_loadu_ps(one) + _mm256_loadu_ps(other));
+            }
+            if ((rank += RANKS) == w->rank) w++, rank = 0;
         }
     }
     written();
@@ -86,23 +94,40 @@ INLINE int64_t run_at(const lora_job *j, int64_t run, int64_t row) {
 INLINE int64_t with_room(const lora_job *j, int64_t run, int64_t first, int64_t rows, const wardrobe *in) {
     int64_t steps = in->steps, count = in->count;
     for (; run < j->runs && j->bounds[2 * run] < first + rows; run++) {
-        for (int64_t part = 0; part < j->parts; part++, count++) steps += (j->table[run * j->stride + part].rank + STEP - 1) / STEP;
+        for (int64_t part = 0; part < j->parts; part++, count++) steps += steps_of(j->table[run * j->stride + part].rank);
         if (steps > LOW_STEPS || count > WORN) return j->bounds[2 * run] > first ? j->bounds[2 * run] - first : 0;
     }
     return rows;
 }
 
-INLINE void ask(const char *from, int64_t count) {
-    for (int64_t k = 0; k < count; k += LINE_BYTES) __builtin_prefetch(from + k, 0, 2);
+/* The first run, from this one on, that begins at a row or after it. */
+INLINE int64_t run_from(const lora_job *j, int64_t run, int64_t row) {
+    while (run < j->runs && j->bounds[2 * run] < row) run++;
+    return run;
 }
 
-/* Factors of this run and those after it that begin before row `stop` are brought nearer: they are the next block's. */
-INLINE void ask_for(const lora_job *j, int64_t run, int64_t stop) {
-    for (; run < j->runs && j->bounds[2 * run] < stop; run++)
-        for (int64_t part = 0; part < j->parts; part++) {
-            const factors *f = &j->table[run * j->stride + part];
-            ask(f->a, 2 * f->rank * ((j->inputs + STEP - 1) / STEP * STEP));
-            ask(f->b, 2 * f->rank * ((j->outputs + STEP - 1) / STEP * STEP));
+/* What the next block wears and this one does not: the factors of runs from `run` on that begin before row `stop` are brought
+   nearer, little by little, since all at once they would hold up what is read meanwhile. Those of one run are `from` to `to`. */
+typedef struct {
+    int64_t run, stop;
+    const char *from, *to;
+} errand;
+
+/* About as many bytes as a run's factors take. */
+INLINE int64_t bytes_of(const lora_job *j, const factors *f) {
+    int64_t ranks = 0;
+    for (int64_t part = 0; part < j->parts; part++) ranks += f[part].rank;
+    return 2 * ranks * (STEP * steps_of(j->inputs) + STEP * steps_of(j->outputs));
+}
+
+/* Where these are all asked for, goes on to the next run's. */
+INLINE void go_on(const lora_job *j, errand *e) {
+    if (e->from < e->to || e->run >= j->runs || j->bounds[2 * e->run] >= e->stop) return;
+    const factors *f = j->table + e->run++ * j->stride;
+    for (int64_t part = 0; part < j->parts; part++)
+        if (f[part].rank) {
+            e->from = f[part].a, e->to = e->from + bytes_of(j, f);
+            return;
         }
 }
 
@@ -112,16 +137,17 @@ INLINE outfit dress(const lora_job *j, int64_t run, source x, int64_t first, int
     for (; run < j->runs && j->bounds[2 * run] < first + rows; run++) {
         int64_t from = j->bounds[2 * run] - first, stop = j->bounds[2 * run + 1] - first;
         from = from > 0 ? from : 0, stop = stop < rows ? stop : rows;
+        const worn *own = in->each + in->count;
+        const char *a = 0;
         for (int64_t part = 0; part < j->parts; part++) {
             const factors *f = &j->table[run * j->stride + part];
             if (!f->rank) continue;
-            worn *w = &in->each[in->count++];
-            *w = (worn){f->b, in->low + in->steps, f->rank, part * j->outputs, (part + 1) * j->outputs, from < SIDE, stop > SIDE};
-            lower(x, (j->inputs + STEP - 1) / STEP, f, from, stop, w);
-            in->steps += (f->rank + STEP - 1) / STEP;
+            a = a ? a : f->a;
+            in->each[in->count++] = (worn){f->b, in->low + in->steps, f->rank, part * j->outputs, (part + 1) * j->outputs, from < SIDE, stop > SIDE};
+            in->steps += steps_of(f->rank);
         }
+        if (a) lower(x, steps_of(j->inputs), a, from, stop, own, in->each + in->count);
     }
-    ask_for(j, run, first + rows + BLOCK_ROWS);
     return (outfit){start, in->each + in->count};
 }
 

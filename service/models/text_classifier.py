@@ -46,12 +46,12 @@ BANK_BYTES = 512 << 20
 class Batch:
     """Rows as one forward reads them, sorted by adapter.
 
-    ``order`` has for each place its row's number. Runs of places wear the same adapter: ``lora`` has those with LoRA factors,
+    ``places`` has the place of each row. Runs of places wear the same adapter: ``lora`` has those with LoRA factors,
     ``heads`` all with a head. Bare rows lie at the end.
     """
 
     packed: Packed
-    order: Sequence[int]
+    places: Sequence[int]
     lora: Runs | BankRuns
     heads: Heads
 
@@ -92,7 +92,8 @@ class TextClassifier:
         runs = _runs(ordered)
         packed = self.encoder.pack([row.ids for row in ordered])
         heads = Heads.of([(start, stop, worn.head) for start, stop, worn in runs])
-        return Batch(packed, order, self._lora(runs, packed), heads)
+        places = sorted(range(len(rows)), key=order.__getitem__)
+        return Batch(packed, places, self._lora(runs, packed), heads)
 
     @torch.inference_mode()
     def forward(self, batch: Batch) -> list[Tensor]:
@@ -102,8 +103,8 @@ class TextClassifier:
         """
         states = self.encoder.forward(batch.packed, batch.lora)
         worn = batch.heads.logits(self._pool(states, batch))
-        results = [*worn, *states[len(worn) :]]
-        return [result for _, result in sorted(zip(batch.order, results, strict=True), key=lambda pair: pair[0])]
+        results = [*worn, *states[len(worn) :].unbind()]
+        return [results[place] for place in batch.places]
 
     def _load(self, factors: Mapping[str, Factors]) -> LoadedFactors | BankedFactors | None:
         if not factors:

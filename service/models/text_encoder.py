@@ -21,7 +21,7 @@ from service.models.base_weights import BaseWeights
 from service.models.graphs import Capture, Graphs, cuda_capture
 from service.models.kernel_linear import Bfloat16Linear, Float32Linear, KernelLinear
 from service.models.linear import COMPUTED_IN, Dtype, Linear
-from service.models.lora import COLUMNS, NO_RUNS, Runs, Site, Target
+from service.models.lora import NO_RUNS, Runs, Site, Target
 from service.models.packed import Packed, Padding, power_of_two, rounded_up
 from service.models.quantized import QuantizedLinear
 
@@ -111,8 +111,8 @@ class TextEncoder:
         else:
             self._linears[site] = Linear(weight, bias, dtype, self.device)
         self._sites[site] = Site(len(self.targets), len(modules), inputs, outputs)
-        for place, module in enumerate(modules):
-            tiled = place * outputs % COLUMNS if self._linears[site].tiled else None
+        tiled = self._sites[site] if self._linears[site].tiled else None
+        for module in modules:
             self.targets[f"{self.family.prefix}.{module}"] = Target(len(self.targets), inputs, outputs, COMPUTED_IN[dtype], tiled)
 
     def pack(self, rows: Sequence[Sequence[int]]) -> Packed:

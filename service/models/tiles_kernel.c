@@ -13,6 +13,7 @@
 
 #define NEAR (1 << 20) /* bytes of weights that stay near for some blocks */
 #define AHEAD 8192     /* bytes further that weights are asked for, where they come from afar */
+#define ASKED 4        /* lines of factors that are asked for in each step */
 
 const int64_t weights_in_tiles = 1;
 
@@ -34,6 +35,7 @@ typedef struct {
     source x;
     outfit worn; /* by the block that x has */
     made last;
+    errand next;
 } state;
 
 /* Rows as they lie, where they fill tiles and lines, or laid out so. */
@@ -60,6 +62,7 @@ INLINE void two_by_two(state *s, int64_t column) {
     const float *bias = s->job->layer->bias + column;
     const char *weight = weights(s, column), *x = s->x.from;
     int64_t line = s->x.line, done = 0, much = (s->last.rows + s->steps - 1) / s->steps;
+    if (s->job->lora) go_on(s->job->lora, &s->next);
     _tile_loadd(0, bias, 0);
     _tile_loadd(1, bias + SIDE, 0);
     _tile_loadd(2, bias, 0);
@@ -74,6 +77,7 @@ INLINE void two_by_two(state *s, int64_t column) {
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
         for (int64_t n = 0; s->fresh && n < 2 * TILE_BYTES; n += LINE_BYTES) __builtin_prefetch(weight + AHEAD + n, 0, 2);
+        for (int n = 0; n < ASKED && s->next.from < s->next.to; n++, s->next.from += LINE_BYTES) __builtin_prefetch(s->next.from, 0, 2);
         int64_t stop = least(done + much, s->last.rows);
         finish(s->job, &s->last, done, stop);
         done = stop;
@@ -139,7 +143,7 @@ static void tile(const product_job *j, int64_t first, int64_t count, int64_t fro
     wardrobe wardrobe;
     state s;
     shapes before;
-    s.job = j, s.steps = (j->layer->inputs + STEP - 1) / STEP, s.last.rows = 0;
+    s.job = j, s.steps = steps_of(j->layer->inputs), s.last.rows = 0;
     int64_t wide = (NEAR / (s.steps * 4 * TILE_BYTES) + 1) * STRIP, most = wide < to - from ? TILE : 1;
     shape(least(count, SIDE), &before);
     for (int64_t row = first, stop = first + count, run = 0; row < stop;) {
@@ -151,6 +155,7 @@ static void tile(const product_job *j, int64_t first, int64_t count, int64_t fro
             if (j->lora && !(rows = with_room(j->lora, run, row, rows, &wardrobe))) break;
             s.x = rows_of(j, row, rows, memory);
             blocks[n] = (block){row, rows, j->lora ? dress(j->lora, run, s.x, row, rows, &wardrobe) : (outfit){0}};
+            if (j->lora) s.next = (errand){run_from(j->lora, run, row + rows), row + rows + BLOCK_ROWS, 0, 0};
         }
         for (int64_t left = from; left < to; left += wide)
             for (const block *b = blocks; b < blocks + n; b++) {

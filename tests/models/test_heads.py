@@ -59,7 +59,7 @@ def test_the_kernel_refuses_what_it_cannot_read() -> None:
         heads.logits(torch.zeros(5, 8).bfloat16())
     with pytest.raises(ValueError, match="contiguous"):
         heads_kernel.apply(torch.zeros(8, 4), torch.zeros(8, 4).T, heads.bounds, torch.zeros(1, 3, dtype=torch.int64).numpy())
-    with pytest.raises(ValueError, match="does not bend 9000 inputs"):
+    with pytest.raises(ValueError, match=r"does not read runs to row 5, 3 wide, from \(5, 9000\)"):
         heads_kernel.apply(torch.zeros(5, 3), torch.zeros(5, 9000), heads.bounds, heads.out_table, tanh=True)
 
 

@@ -17,6 +17,7 @@ from service.models.lora import Factors, LoadedFactors, Runs, Site, Target
 from tests.models.levels import LIBRARIES, having
 
 CPU = torch.device("cpu")
+SITE = Site(0, 1, 40, 72)
 Layer = type[Bfloat16Linear] | type[Float32Linear]
 KINDS: dict[Layer, torch.dtype] = {Bfloat16Linear: torch.bfloat16, Float32Linear: torch.float32}
 BOUNDS = {torch.bfloat16: (0.02, 0.01), torch.float32: (1e-5, 1e-5)}  # absolute and relative; bfloat16 keeps 8 bits
@@ -70,8 +71,8 @@ def test_low_rank_products_come_on_top_and_change_no_other_row(layer_type: Layer
     generator = torch.Generator().manual_seed(1)
     pair = Factors(torch.randn(4, 40, generator=generator) / 8, torch.randn(4, 72, generator=generator))
     layer = layer_type(weight, bias)
-    factors = LoadedFactors.load({"dense": pair}, {"dense": Target(0, 40, 72, kind, 0 if layer.tiled else None)}, CPU)
-    found = layer.adapted(x, Site(0, 1, 40, 72), Runs.of([(1, rows - 1, factors)]), activation)
+    factors = LoadedFactors.load({"dense": pair}, {"dense": Target(0, 40, 72, kind, SITE if layer.tiled else None)}, CPU)
+    found = layer.adapted(x, SITE, Runs.of([(1, rows - 1, factors)]), activation)
     expected = linear(x.float(), weight.to(kind).float(), bias) + x.float() @ pair.a.T @ pair.b
     atol, rtol = (2.5 * bound for bound in BOUNDS[kind])
     torch.testing.assert_close(found[1:-1].float(), ACTIVATIONS[activation](expected[1:-1]), atol=atol, rtol=rtol)
@@ -97,9 +98,8 @@ def test_joined_modules_take_products_of_any_ranks_for_runs_of_any_lengths(
     kind, inputs, count = KINDS[layer_type], 2 * pairs, sum(length for length, _ in lengths)
     x, weight, bias = made(kind, count, inputs, parts * outputs)
     layer, generator = layer_type(weight, bias), torch.Generator().manual_seed(2)
-    targets = {
-        str(part): Target(part, inputs, outputs, kind, part * outputs % 32 if layer.tiled else None) for part in range(parts)
-    }
+    site = Site(0, parts, inputs, outputs)
+    targets = {str(part): Target(part, inputs, outputs, kind, site if layer.tiled else None) for part in range(parts)}
 
     def adapter(number: int, rank: int) -> dict[str, Factors]:
         """It leaves one of the modules alone, where there are several."""
@@ -118,7 +118,7 @@ def test_joined_modules_take_products_of_any_ranks_for_runs_of_any_lengths(
                 expected[start:stop, columns] += x[start:stop].float() @ pair.a.T.float() @ pair.b
         start = stop
     activation = "gelu" if gelu_after else None
-    found = layer.adapted(x, Site(0, parts, inputs, outputs), Runs.of(runs), activation)
+    found = layer.adapted(x, site, Runs.of(runs), activation)
     atol, rtol = (2.5 * bound for bound in BOUNDS[kind])
     torch.testing.assert_close(found.float(), ACTIVATIONS[activation](expected), atol=atol, rtol=rtol)
 
@@ -129,8 +129,8 @@ def test_factors_beyond_every_number_spoil_no_other_row(layer_type: Layer, scali
     x, weight, bias = made(kind, 20, 40, 72)
     layer = layer_type(weight, bias)
     pair = Factors(torch.full((4, 40), 3e38), torch.full((4, 72), 3e38), scaling)
-    factors = LoadedFactors.load({"dense": pair}, {"dense": Target(0, 40, 72, kind, 0 if layer.tiled else None)}, CPU)
-    found = layer.adapted(x, Site(0, 1, 40, 72), Runs.of([(5, 9, factors)]))
+    factors = LoadedFactors.load({"dense": pair}, {"dense": Target(0, 40, 72, kind, SITE if layer.tiled else None)}, CPU)
+    found = layer.adapted(x, SITE, Runs.of([(5, 9, factors)]))
     assert torch.equal(found[:5], layer(x)[:5]) and torch.equal(found[9:], layer(x)[9:])
     assert not found[5:9].isfinite().all()
 
@@ -164,9 +164,9 @@ def test_ranks_beyond_its_memory_are_refused(layer_type: Layer) -> None:
     x, weight, bias = made(kind, 20, 40, 72)
     layer = layer_type(weight, bias)
     pair = Factors(torch.ones(2048, 40), torch.ones(2048, 72))
-    factors = LoadedFactors.load({"dense": pair}, {"dense": Target(0, 40, 72, kind, 0 if layer.tiled else None)}, CPU)
+    factors = LoadedFactors.load({"dense": pair}, {"dense": Target(0, 40, 72, kind, SITE if layer.tiled else None)}, CPU)
     with pytest.raises(ValueError, match="ranks up to 1024"):
-        layer.adapted(x, Site(0, 1, 40, 72), Runs.of([(5, 9, factors)]))
+        layer.adapted(x, SITE, Runs.of([(5, 9, factors)]))
 
 
 def test_no_rows_give_none(layer_type: Layer) -> None:

@@ -50,7 +50,7 @@ def _table(found: Soaked, seconds: float) -> Table:
         "versions published, and deleted": f"{count.rounds:,}",
         "loads and evictions on the device": f"{found.loads:,} and {found.evictions:,}",
         "resident memory": f"{before.resident / 1e6:.1f} → {after.resident / 1e6:.1f} MB ({100 * found.growth:+.2f} %)",
-        "descriptors": f"{before.descriptors} → {after.descriptors}",
+        "descriptors": f"{len(before.descriptors)} → {len(after.descriptors)}",
         "threads": f"{before.threads} → {after.threads}",
         "seconds in all": f"{seconds:.0f}",
     }.items():

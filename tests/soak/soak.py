@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,18 +30,18 @@ COMES_AND_GOES = "tokio-rt-worker"
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a process takes: resident memory in bytes, descriptors, threads but for those of the object store's library."""
+    """What a process takes: resident memory in bytes, descriptors by what they lead to, threads but for the object store's."""
 
     resident: int
-    descriptors: int
+    descriptors: tuple[str, ...]
     threads: int
 
     @classmethod
     def of(cls, pid: int) -> Footprint:
         """The process as it is once two looks in a row find the same descriptors and threads."""
         process, end = psutil.Process(pid), time.monotonic() + SETTLING
-        before = (-1, -1)
-        while (now := (process.num_fds(), len(_threads(pid)))) != before and time.monotonic() < end:
+        before: tuple[tuple[str, ...], int] = ((), 0)
+        while (now := (_descriptors(process), len(_threads(pid)))) != before and time.monotonic() < end:
             before = now
             time.sleep(0.5)
         return cls(process.memory_info().rss, *now)
@@ -66,8 +68,9 @@ class Soaked:
         found = list(self.count.faults)
         if abs(self.growth) > GROWTH:
             found.append(f"resident memory changed by {100 * self.growth:+.1f} %; at most {100 * GROWTH:g} % is accepted")
-        if self.after.descriptors > self.before.descriptors:  # one run ended with fewer; which was closed is not known
-            found.append(f"{self.after.descriptors} descriptors, {self.before.descriptors} before")
+        for change, more, less in (("opened", self.after, self.before), ("closed", self.before, self.after)):
+            changed = Counter(more.descriptors) - Counter(less.descriptors)
+            found += [f"{count} descriptors {change}: {what}" for what, count in changed.items()]
         if self.after.threads != self.before.threads:
             found.append(f"{self.after.threads} threads, {self.before.threads} before")
         return found
@@ -92,6 +95,17 @@ def soak(base: Path, scratch: Path, requests: int, rounds: int, say: Callable[[s
     for fault in warm.faults:
         count.fault(f"while warming up: {fault}")
     return Soaked(count, before, after, end["loads"] - start["loads"], end["evictions"] - start["evictions"])
+
+
+def _descriptors(process: psutil.Process) -> tuple[str, ...]:
+    """What each of a process's descriptors leads to, sorted: a file, or a kind of what is none, with a connection's state."""
+    states = {connection.fd: connection.status for connection in process.net_connections()}
+    found = []
+    for link in Path(f"/proc/{process.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # one that has just been closed
+            kind = re.sub(r":\[\d+\]", "", str(link.readlink()))
+            found.append(f"{kind} {states.get(int(link.name), '')}".strip())
+    return tuple(sorted(found))
 
 
 def _threads(pid: int) -> list[str]:

@@ -36,7 +36,7 @@ class Told(TextClassifier):
         self.logits = [torch.tensor(row) for row in logits]
 
     def forward(self, batch: Batch) -> list[torch.Tensor]:
-        return self.logits[: len(batch.order)]
+        return self.logits[: len(batch.places)]
 
 
 def task_over(classifier: TextClassifier, registry: Registry, base: Path) -> TextClassification:
