@@ -9,6 +9,9 @@
 #include <stdlib.h>
 
 #include "norm.h"
+#ifdef __AMX_BF16__
+#include "tiles.h"
+#endif
 
 #define MODULES 6 /* of a layer, in the order: query, key, value, attention's output, up, down */
 #define AT_ONCE 16 /* tokens that one thread embeds at a time */
@@ -19,10 +22,11 @@
 #define LEAST 48
 /* Bytes of weights that may come from the cache that threads share for each part; none where tiles are multiplied faster than that. */
 #ifdef __AMX_BF16__
-#define NEAR(products) (products == IN_BFLOAT16 ? 0 : 32 << 20)
+#define TILED(products) ((products) == IN_BFLOAT16)
 #else
-#define NEAR(products) (32 << 20)
+#define TILED(products) 0
 #endif
+#define NEAR(products) (TILED(products) ? 0 : 32 << 20)
 #define LINE 4096 /* what each thread writes begins on a page of its own */
 
 typedef struct {
@@ -36,6 +40,7 @@ typedef struct {
 } block;
 
 enum { IN_FLOAT32, IN_BFLOAT16, IN_INT8 }; /* the linear layers' products */
+enum { PLAIN, UP, DOWN }; /* linear layers: what is up has gone through GELU, and lies in tiles where those are multiplied */
 
 typedef struct {
     int64_t blocks, hidden, heads, products, vocabulary, longest, nbytes; /* of all blocks' weights */
@@ -67,7 +72,7 @@ INLINE int is_half(const encoder *e) { return e->products != IN_FLOAT32; }
 /* Bytes of so many lines of states. */
 INLINE int64_t lines(const encoder *e, int64_t count) { return count * e->hidden * (is_half(e) ? 2 : 4); }
 
-static places laid_out(const encoder *e, const batch *b, void *memory) {
+static places placed(const encoder *e, const batch *b, void *memory) {
     int64_t all = lines(e, b->starts[b->rows]);
     places p;
     p.bounds = memory;
@@ -99,11 +104,11 @@ static int worn(const lora_job *j) {
 
 /* A layer whose parts are the modules from `module` on, over rows whose runs have these bounds; `after` may be null. */
 static void linear(const encoder *e, const batch *b, const layer *l, char *y, const char *x, int64_t rows, const int64_t *bounds,
-                   int64_t module, int64_t parts, int gelu, const char *residual, const norm *after) {
-    lora_job lora = {y, x, is_half(e), rows, l->inputs, l->outputs / parts, parts, gelu ? CHANGED_ROWS : 0, b->runs,
+                   int64_t module, int64_t parts, int kind, const char *residual, const norm *after) {
+    lora_job lora = {y, x, is_half(e), rows, l->inputs, l->outputs / parts, parts, kind == UP ? CHANGED_ROWS : 0, b->runs,
                      bounds, b->table + module, b->stride};
-    product_job job = {y, x, is_half(e), rows, gelu, l, worn(&lora) ? &lora : 0, residual,
-                       after ? after->weight : 0, after ? after->bias : 0, e->epsilon};
+    product_job job = {y, x, is_half(e), rows, kind == UP, l, worn(&lora) ? &lora : 0, residual, after ? after->weight : 0,
+                       after ? after->bias : 0, e->epsilon, TILED(e->products) && kind == DOWN, TILED(e->products) && kind == UP};
     if (e->products == IN_FLOAT32) float32_linear(&job);
 #ifdef HAS_INT8
     if (e->products == IN_INT8) int8_linear(&job);
@@ -123,9 +128,9 @@ static void after(const encoder *e, const batch *b, int64_t number, const char *
                   const char *residual, int64_t rows, const int64_t *bounds) {
     const block *l = &e->block[number];
     int64_t module = number * MODULES + 3;
-    linear(e, b, &l->attention, other, context, rows, bounds, module, 1, 0, residual, &l->attended);
-    linear(e, b, &l->up, wide, other, rows, bounds, module + 1, 1, 1, 0, 0);
-    linear(e, b, &l->down, x, wide, rows, bounds, module + 2, 1, 0, other, &l->after);
+    linear(e, b, &l->attention, other, context, rows, bounds, module, 1, PLAIN, residual, &l->attended);
+    linear(e, b, &l->up, wide, other, rows, bounds, module + 1, 1, UP, 0, 0);
+    linear(e, b, &l->down, x, wide, rows, bounds, module + 2, 1, DOWN, other, &l->after);
 }
 
 /* Lines of states in float32. */
@@ -143,8 +148,8 @@ static void last_of_first(const encoder *e, const batch *b, const places *p) {
     char *first = p->context, *queries = p->other, *context = p->x, *result = p->x;
     for (int64_t row = 0; row < b->rows; row++)
         memcpy(first + lines(e, row), p->x + lines(e, b->starts[row]), lines(e, 1));
-    linear(e, b, &l->joined, p->wide, p->x, tokens, p->bounds, module + 1, 2, 0, 0, 0);
-    linear(e, b, &l->query, queries, first, b->rows, b->bounds, module, 1, 0, 0, 0);
+    linear(e, b, &l->joined, p->wide, p->x, tokens, p->bounds, module + 1, 2, PLAIN, 0, 0);
+    linear(e, b, &l->query, queries, first, b->rows, b->bounds, module, 1, PLAIN, 0, 0);
     attend(e, b, context, p->wide, queries);
     after(e, b, number, context, p->other, p->wide, result, first, b->rows, b->bounds);
     in_float(e, b->first, result, b->rows);
@@ -153,8 +158,8 @@ static void last_of_first(const encoder *e, const batch *b, const places *p) {
 /* The last block for all tokens: queries are laid before keys and values, from the last token on, which overwrites none unread. */
 static void last_of_all(const encoder *e, const batch *b, const places *p) {
     int64_t number = e->blocks - 1, module = number * MODULES, tokens = b->starts[b->rows];
-    linear(e, b, &e->block[number].joined, p->wide, p->x, tokens, p->bounds, module + 1, 2, 0, 0, 0);
-    linear(e, b, &e->block[number].query, p->other, p->x, tokens, p->bounds, module, 1, 0, 0, 0);
+    linear(e, b, &e->block[number].joined, p->wide, p->x, tokens, p->bounds, module + 1, 2, PLAIN, 0, 0);
+    linear(e, b, &e->block[number].query, p->other, p->x, tokens, p->bounds, module, 1, PLAIN, 0, 0);
     for (int64_t token = tokens - 1; token >= 0; token--) {
         memmove(p->wide + lines(e, 3 * token + 1), p->wide + lines(e, 2 * token), lines(e, 2));
         memcpy(p->wide + lines(e, 3 * token), p->other + lines(e, token), lines(e, 1));
@@ -164,10 +169,18 @@ static void last_of_all(const encoder *e, const batch *b, const places *p) {
     in_float(e, b->all, p->x, tokens);
 }
 
+/* Numbers of so many lines of what is up, and of what may be read after them. */
+INLINE int64_t up(const encoder *e, int64_t lines) {
+#ifdef __AMX_BF16__
+    if (TILED(e->products)) return in_tiles_of(lines, e->block->up.outputs) + TILE_BYTES;
+#endif
+    return lines * e->block->up.outputs;
+}
+
 /* Bytes that a part of so many tokens, rows and runs needs; whole lines. */
 static int64_t room(const encoder *e, int64_t tokens, int64_t rows, int64_t runs) {
-    int64_t joined = 3 * e->hidden, wide = e->block->up.outputs, widest = joined > wide ? joined : wide;
-    return ((is_half(e) ? 2 : 4) * tokens * (3 * e->hidden + widest) + 8 * (rows + 1 + 4 * runs) + LINE - 1) / LINE * LINE;
+    int64_t joined = 3 * e->hidden * tokens, wide = up(e, tokens), widest = joined > wide ? joined : wide;
+    return ((is_half(e) ? 2 : 4) * (3 * e->hidden * tokens + widest) + 8 * (rows + 1 + 4 * runs) + LINE - 1) / LINE * LINE;
 }
 
 /* Rows `first` to `stop` of a batch as a batch of their own, whose starts and bounds lie in `*memory`, which then is what is left. */
@@ -189,14 +202,14 @@ static batch part(const encoder *e, const batch *b, int64_t first, int64_t stop,
 /* The states of rows `first` to `stop`, in memory of `room`'s size. */
 static void run(const encoder *e, const batch *whole, int64_t first, int64_t stop, void *memory) {
     batch b = part(e, whole, first, stop, &memory);
-    places p = laid_out(e, &b, memory);
+    places p = placed(e, &b, memory);
     int64_t tokens = b.starts[b.rows];
     for (int64_t n = 0; n < 2 * b.runs; n++) p.bounds[n] = b.starts[b.bounds[n]];
     embed(e, &b, p.x);
     for (int64_t number = 0; number < e->blocks; number++) {
         if (b.halfway && number == e->blocks / 2) in_float(e, b.halfway, p.x, tokens);
         if (number == e->blocks - 1) break;
-        linear(e, &b, &e->block[number].joined, p.wide, p.x, tokens, p.bounds, number * MODULES, 3, 0, 0, 0);
+        linear(e, &b, &e->block[number].joined, p.wide, p.x, tokens, p.bounds, number * MODULES, 3, PLAIN, 0, 0);
         attend(e, &b, p.context, p.wide, 0);
         after(e, &b, number, p.context, p.other, p.wide, p.x, p.x, tokens, p.bounds);
     }

@@ -62,6 +62,7 @@ typedef struct {
     const void *residual;
     const float *weight, *bias; /* the norm's */
     double epsilon;
+    int64_t x_tiled, y_tiled; /* whether they lie in tiles, which only kernels of those know */
 } product_job;
 
 void lora_tile(const lora_job *j, int64_t first, int64_t stop);

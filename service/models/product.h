@@ -11,6 +11,9 @@
 #ifndef TILE
 #define TILE 48   /* rows that one thread takes at a time; lora_tile takes no more than 64 */
 #endif
+#ifndef UNIT
+#define UNIT TILE /* rows that are best multiplied together: tiles have so many, or several times as many */
+#endif
 #define FEW 8     /* rows that one thread takes where each has multiplied a part of the outputs */
 #define ROWS 6    /* that share every load of weights */
 /* Outputs of which ROWS rows fill the registers, of which there are half as many, half as long, without AVX-512. */
@@ -55,14 +58,17 @@ INLINE void in_tiles(const product_job *j, void (*multiply)(const product_job *,
     int64_t outputs = j->layer->outputs;
     if (!j->rows) return;
     int team = !omp_in_parallel() && j->rows * j->layer->inputs * outputs >= WORTH_A_TEAM;
-    int64_t tiles = (j->rows + TILE - 1) / TILE, strips = (outputs + STRIP - 1) / STRIP;
+    int64_t tiles = (j->rows + TILE - 1) / TILE, units = (j->rows + UNIT - 1) / UNIT, strips = (outputs + STRIP - 1) / STRIP;
     /* A few rows alone do not keep all threads busy: then each takes a part of the outputs of all of them. */
-    int64_t wanted = team ? 2 * omp_get_max_threads() : 1, parts = tiles >= wanted ? 1 : (wanted + tiles - 1) / tiles;
+    int64_t threads = team ? omp_get_max_threads() : 1, wanted = team ? 2 * threads : 1, parts = tiles >= wanted ? 1 : (wanted + tiles - 1) / tiles;
+    /* As many for each thread, where units are small enough to be shared out so. */
+    if (parts == 1 && UNIT < TILE) tiles = (tiles + threads - 1) / threads * threads;
     int64_t wide = (strips + parts - 1) / parts * STRIP;
     parts = (outputs + wide - 1) / wide; /* none without outputs */
 #pragma omp parallel for schedule(dynamic, 1) if (team)
     for (int64_t n = 0; n < tiles * parts; n++) {
-        int64_t first = n / parts * TILE, stop = least(first + TILE, j->rows), from = n % parts * wide;
+        int64_t first = n / parts * units / tiles * UNIT, stop = least((n / parts + 1) * units / tiles * UNIT, j->rows);
+        int64_t from = n % parts * wide;
         multiply(j, first, stop - first, from, least(from + wide, outputs));
         if (parts == 1) follow(j, first, stop, adapted);
     }

@@ -38,6 +38,7 @@ class _Job(ctypes.Structure):
         ("lora", ctypes.POINTER(lora_kernel.Job)),
         *((name, ctypes.c_void_p) for name in ("residual", "weight", "bias")),
         ("epsilon", ctypes.c_double),
+        *((name, ctypes.c_int64) for name in ("x_tiled", "y_tiled")),
     )
 
 

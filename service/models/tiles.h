@@ -16,6 +16,11 @@
 typedef float block_sums[BLOCK_ROWS][PANEL] __attribute__((aligned(LINE_BYTES)));
 typedef uint16_t block_step[BLOCK_ROWS][STEP] __attribute__((aligned(LINE_BYTES)));
 
+/* Numbers of so many lines, in blocks of rows, of panels, of rows: a line of a tile is one of the cache's, and tiles are end to end. */
+INLINE int64_t in_tiles_of(int64_t lines, int64_t columns) {
+    return (lines + BLOCK_ROWS - 1) / BLOCK_ROWS * BLOCK_ROWS * ((columns + PANEL - 1) / PANEL * PANEL);
+}
+
 /* Where a block's tiles of rows are read: their lines are `line` bytes apart, the next step's are `step` bytes further. */
 typedef struct {
     const char *from;

@@ -1,14 +1,18 @@
 /* A linear layer in bfloat16 on processors that multiply whole tiles, and what follows it.
 
    Two tiles of rows of x by two of outputs share their loads, which then take half as long as the products, if x comes from the
-   nearest cache and weights from the next one. So a block of rows goes over as many weights as stay near for the blocks after it.
+   nearest cache and weights from the next one. So a block of rows goes over as many weights as stay near for the blocks after it,
+   and these are loaded as what will not be read again soon: else they would drive x from the nearest cache.
    Low-rank products are added before a sum is rounded. That, GELU, and writing are done while the next sums are made. */
 
 #include <immintrin.h>
 
-#define TILE 192 /* rows that one thread takes at a time: weights come from farther away than they are multiplied */
+#define TILE 256 /* rows that one thread takes at a time: weights come from farther away than they are multiplied */
 
 #include "lora_tiles.h"
+
+#define UNIT BLOCK_ROWS
+
 #include "product.h"
 
 #define NEAR (1 << 20) /* bytes of weights that stay near for some blocks */
@@ -17,11 +21,11 @@
 
 const int64_t weights_in_tiles = 1;
 
-/* Sums of a block to be rounded and written. */
+/* Sums of a block to be rounded and written: `count` numbers of each row, which are `line` numbers apart. */
 typedef struct {
     block_sums sums;
     uint16_t *y;
-    int64_t rows, count;
+    int64_t line, rows, count;
 } made;
 
 typedef struct {
@@ -38,18 +42,32 @@ typedef struct {
     errand next;
 } state;
 
-/* Rows as they lie, where they fill tiles and lines, or laid out so. */
+/* Where a row's numbers from a column on are, a panel's first. */
+INLINE int64_t place_in_tiles(int64_t row, int64_t column, int64_t columns) {
+    return in_tiles_of(row / BLOCK_ROWS * BLOCK_ROWS, columns) + column * BLOCK_ROWS + row % BLOCK_ROWS * PANEL;
+}
+
+/* Rows as they lie, where they fill tiles and lines, or laid out so. In tiles already, rows that are none may follow: what is read
+   there goes into sums that nothing reads. */
 INLINE source rows_of(const product_job *j, int64_t row, int64_t rows, block_step *to) {
-    int64_t bytes = 2 * j->layer->inputs;
+    int64_t inputs = j->layer->inputs, bytes = 2 * inputs;
+    if (j->x_tiled) return (source){(const char *)j->x + 2 * place_in_tiles(row, 0, inputs), LINE_BYTES, 2 * TILE_BYTES};
     const char *x = (const char *)j->x + row * bytes;
     return rows % SIDE || bytes % LINE_BYTES ? laid_out(x, bytes, rows, to) : (source){x, bytes, LINE_BYTES};
+}
+
+/* Tells where the sums of a panel of a block are to be written. */
+INLINE void aim(const product_job *j, made *m, int64_t row, int64_t rows, int64_t column) {
+    int64_t outputs = j->layer->outputs;
+    m->y = (uint16_t *)j->y + (j->y_tiled ? place_in_tiles(row, column, outputs) : row * outputs + column);
+    m->line = j->y_tiled ? PANEL : outputs, m->rows = rows, m->count = j->y_tiled ? PANEL : least(outputs - column, PANEL);
 }
 
 INLINE void finish(const product_job *j, const made *m, int64_t row, int64_t stop) {
     for (; row < stop; row++) {
         floats a = *(const floats *)m->sums[row], b = *(const floats *)(m->sums[row] + LANES);
         if (j->gelu) a = gelu(a), b = gelu(b);
-        put(m->y + row * j->layer->outputs, rounded(a, b), 2 * m->count);
+        put(m->y + row * m->line, rounded(a, b), 2 * m->count);
     }
 }
 
@@ -68,9 +86,9 @@ INLINE void two_by_two(state *s, int64_t column) {
     _tile_loadd(2, bias, 0);
     _tile_loadd(3, bias + SIDE, 0);
     for (int64_t step = 0; step < s->steps; step++, x += s->x.step, weight += 2 * TILE_BYTES) {
-        _tile_loadd(6, weight, LINE_BYTES);
+        _tile_stream_loadd(6, weight, LINE_BYTES);
         _tile_loadd(4, x, line);
-        _tile_loadd(7, weight + TILE_BYTES, LINE_BYTES);
+        _tile_stream_loadd(7, weight + TILE_BYTES, LINE_BYTES);
         _tile_loadd(5, x + SIDE * line, line);
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
@@ -99,41 +117,39 @@ INLINE void one_by_four(state *s, int64_t column) {
     _tile_loadd(3, bias + 3 * SIDE, 0);
     for (int64_t step = 0; step < s->steps; step++, x += s->x.step, weight += 2 * TILE_BYTES, further += 2 * TILE_BYTES) {
         _tile_loadd(4, x, s->x.line);
-        _tile_loadd(6, weight, LINE_BYTES);
+        _tile_stream_loadd(6, weight, LINE_BYTES);
         _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, weight + TILE_BYTES, LINE_BYTES);
+        _tile_stream_loadd(7, weight + TILE_BYTES, LINE_BYTES);
         _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(6, further, LINE_BYTES);
+        _tile_stream_loadd(6, further, LINE_BYTES);
         _tile_dpbf16ps(2, 4, 6);
-        _tile_loadd(7, further + TILE_BYTES, LINE_BYTES);
+        _tile_stream_loadd(7, further + TILE_BYTES, LINE_BYTES);
         _tile_dpbf16ps(3, 4, 7);
     }
     raise_one(s->worn, column);
 }
 
 static void one_tile(state *s, int64_t row, int64_t rows, int64_t left, int64_t right) {
-    int64_t outputs = s->job->layer->outputs;
     for (int64_t column = left; column < right; column += 2 * PANEL) {
-        made m = {.y = (uint16_t *)s->job->y + row * outputs + column, .count = least(outputs - column, PANEL)};
+        made m;
         one_by_four(s, column);
         _tile_stored(0, m.sums[0], sizeof *m.sums);
         _tile_stored(1, m.sums[0] + SIDE, sizeof *m.sums);
         _tile_stored(2, m.sums[SIDE], sizeof *m.sums);
         _tile_stored(3, m.sums[SIDE] + SIDE, sizeof *m.sums);
+        aim(s->job, &m, row, rows, column);
         finish(s->job, &m, 0, rows);
-        if (column + PANEL >= outputs) break;
+        if (column + PANEL >= s->job->layer->outputs) break;
         memcpy(m.sums, m.sums[SIDE], sizeof m.sums / 2);
-        m.y += PANEL, m.count = least(outputs - column - PANEL, PANEL);
+        aim(s->job, &m, row, rows, column + PANEL);
         finish(s->job, &m, 0, rows);
     }
 }
 
 static void two_tiles(state *s, int64_t row, int64_t rows, int64_t left, int64_t right) {
-    int64_t outputs = s->job->layer->outputs;
     for (int64_t column = left; column < right; column += PANEL) {
         two_by_two(s, column);
-        s->last.y = (uint16_t *)s->job->y + row * outputs + column;
-        s->last.rows = rows, s->last.count = least(outputs - column, PANEL);
+        aim(s->job, &s->last, row, rows, column);
     }
 }
 
@@ -150,7 +166,7 @@ static void tile(const product_job *j, int64_t first, int64_t count, int64_t fro
         int64_t n = 0;
         wardrobe.count = wardrobe.steps = 0;
         for (; n < most && row < stop; row += blocks[n++].rows) {
-            int64_t rows = least(stop - row, BLOCK_ROWS);
+            int64_t rows = least(stop - row, BLOCK_ROWS - (row - first) % BLOCK_ROWS);
             if (j->lora) run = run_at(j->lora, run, row);
             if (j->lora && !(rows = with_room(j->lora, run, row, rows, &wardrobe))) break;
             s.x = rows_of(j, row, rows, memory);
