@@ -12,7 +12,7 @@
 #define MAX_LENGTH 512
 #define MAX_SIZE 128
 #define WORTH_A_TEAM 1000000 /* multiply-adds below which waking other threads costs more than it saves */
-#define AT_ONCE 4            /* heads of a row that one thread takes at a time */
+#define AT_ONCE 4            /* heads of a row that one thread takes at a time, where rows are few: else all, which lie side by side */
 
 enum { VALUE = 1, KEY, QUERY }; /* from the last on */
 
@@ -122,14 +122,13 @@ INLINE void mix(float scores[BLOCK][MAX_LENGTH], const float *values, int64_t le
         UNROLLED for (int v = 0; v < vectors; v++) *(sums *)(mixed + q * width + d + v * SUM_LANES) = sum[q][v];
 }
 
-/* Ask for what the next head will read, whose lines lie too far apart for the processor to foresee. */
-INLINE void ahead(const attention_job *j, int64_t start, int64_t length, int64_t head) {
+/* Ask for what the next head will read of a token, whose lines lie too far apart for the processor to foresee. */
+INLINE void ahead(const attention_job *j, int64_t token, int64_t head) {
     int64_t bytes = j->bfloat16 ? 2 : 4;
-    for (int64_t token = start; token < start + length; token++)
-        for (int64_t which = VALUE; which <= vectors(j); which++) {
-            const char *from = (const char *)j->from + vector(j, token, which, head) * bytes;
-            for (int64_t n = 0; n < j->size * bytes; n += 64) __builtin_prefetch(from + n);
-        }
+    for (int64_t which = VALUE; which <= vectors(j); which++) {
+        const char *from = (const char *)j->from + vector(j, token, which, head) * bytes;
+        for (int64_t n = 0; n < j->size * bytes; n += 64) __builtin_prefetch(from + n);
+    }
 }
 
 #ifdef __AMX_BF16__
@@ -140,7 +139,7 @@ static void attend(const attention_job *j, int64_t row, int64_t head, float scal
     float keys[MAX_LENGTH * MAX_SIZE], values[MAX_LENGTH * MAX_SIZE];
     float queries[BLOCK * MAX_SIZE], mixed[BLOCK * MAX_SIZE], scores[BLOCK][MAX_LENGTH], over[BLOCK];
     int64_t start = j->starts[row], length = j->starts[row + 1] - start, width = padded(j->size);
-    if (head + 1 < j->heads) ahead(j, start, length, head + 1);
+    for (int64_t token = start; head + 1 < j->heads && token < start + length; token++) ahead(j, token, head + 1);
     spread(j, start, length, head, keys);
     for (int64_t token = 0; token < length; token++) gather(j, j->from, vector(j, start + token, VALUE, head), 1, values + token * width);
     memset(queries, 0, sizeof queries);
@@ -181,20 +180,21 @@ int attention(const attention_job *j) {
         if (j->starts[row + 1] - j->starts[row] > MAX_LENGTH) return 1;
     float scale = 1 / (float)__builtin_sqrt((double)j->size);
     int team = !omp_in_parallel() && work(j) >= WORTH_A_TEAM;
+    int64_t once = j->rows < AT_ONCE * omp_get_max_threads() ? AT_ONCE : j->heads;
 #ifdef __AMX_BF16__
     if (j->bfloat16) {
 #pragma omp parallel if (team)
         {
             shapes before;
             shape(SIDE, &before);
-#pragma omp for schedule(dynamic, AT_ONCE)
+#pragma omp for schedule(dynamic, once)
             for (int64_t n = 0; n < j->rows * j->heads; n++) attend_in_tiles(j, n / j->heads, n % j->heads, scale);
             _tile_loadconfig(&before);
         }
         return 0;
     }
 #endif
-#pragma omp parallel for schedule(dynamic, AT_ONCE) if (team)
+#pragma omp parallel for schedule(dynamic, once) if (team)
     for (int64_t n = 0; n < j->rows * j->heads; n++) attend(j, n / j->heads, n % j->heads, scale);
     return 0;
 }
