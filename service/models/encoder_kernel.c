@@ -27,7 +27,8 @@
 #define TILED(products) 0
 #endif
 #define NEAR(products) (TILED(products) ? 0 : 32 << 20)
-#define LINE 4096 /* what each thread writes begins on a page of its own */
+#define PAGE 4096 /* what each thread writes begins on a page of its own */
+#define LINE 64   /* states begin with a line of the caches: what lies across two takes twice as long to read */
 
 typedef struct {
     const float *weight, *bias;
@@ -72,11 +73,13 @@ INLINE int is_half(const encoder *e) { return e->products != IN_FLOAT32; }
 /* Bytes of so many lines of states. */
 INLINE int64_t lines(const encoder *e, int64_t count) { return count * e->hidden * (is_half(e) ? 2 : 4); }
 
+INLINE int64_t rounded_up(int64_t bytes, int64_t to) { return (bytes + to - 1) / to * to; }
+
 static places placed(const encoder *e, const batch *b, void *memory) {
-    int64_t all = lines(e, b->starts[b->rows]);
+    int64_t all = rounded_up(lines(e, b->starts[b->rows]), LINE);
     places p;
     p.bounds = memory;
-    p.x = (char *)(p.bounds + 2 * b->runs);
+    p.x = (char *)rounded_up((int64_t)(p.bounds + 2 * b->runs), LINE);
     p.context = p.x + all, p.other = p.context + all, p.wide = p.other + all;
     return p;
 }
@@ -177,10 +180,11 @@ INLINE int64_t up(const encoder *e, int64_t lines) {
     return lines * e->block->up.outputs;
 }
 
-/* Bytes that a part of so many tokens, rows and runs needs; whole lines. */
+/* Bytes that a part of so many tokens, rows and runs needs; whole pages. */
 static int64_t room(const encoder *e, int64_t tokens, int64_t rows, int64_t runs) {
     int64_t joined = 3 * e->hidden * tokens, wide = up(e, tokens), widest = joined > wide ? joined : wide;
-    return ((is_half(e) ? 2 : 4) * (3 * e->hidden * tokens + widest) + 8 * (rows + 1 + 4 * runs) + LINE - 1) / LINE * LINE;
+    int64_t states = 3 * rounded_up(lines(e, tokens), LINE) + (is_half(e) ? 2 : 4) * widest;
+    return rounded_up(states + 8 * (rows + 1 + 4 * runs) + LINE, PAGE);
 }
 
 /* Rows `first` to `stop` of a batch as a batch of their own, whose starts and bounds lie in `*memory`, which then is what is left. */
@@ -252,15 +256,15 @@ static _Atomic(char *) spare;
 
 static char *memory_of(int64_t size) {
     char *found = atomic_exchange(&spare, 0);
-    if (found && *(int64_t *)found >= size) return found + LINE;
+    if (found && *(int64_t *)found >= size) return found + PAGE;
     free(found);
-    found = aligned_alloc(LINE, LINE + size);
+    found = aligned_alloc(PAGE, PAGE + size);
     if (!found) return 0;
     *(int64_t *)found = size;
-    return found + LINE;
+    return found + PAGE;
 }
 
-static void keep(char *memory) { free(atomic_exchange(&spare, memory - LINE)); }
+static void keep(char *memory) { free(atomic_exchange(&spare, memory - PAGE)); }
 
 static int forward(const encoder *e, const batch *b, int64_t *firsts) {
     int64_t most, count = shared_out(e, b, firsts, &most);

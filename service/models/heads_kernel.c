@@ -6,6 +6,7 @@
 
 #define MAX_INPUTS 8192
 #define AT_ONCE 64 /* outputs that one thread computes at a time, for all rows of a run: their weights stay in its own cache */
+#define LITTLE 4096 /* weights of a run up to which the processor, which foresees long ones, is told that they come */
 #define WORTH_A_TEAM 1000000 /* weights below which waking other threads costs more than it saves */
 
 /* One run's layer: weight (outputs, inputs) and bias (outputs). No outputs: its rows are left alone. */
@@ -70,11 +71,11 @@ static void run(const job *j, int64_t number, int64_t from) {
     for (; row < stop; row++) block(j, l, row, from, to, 1);
 }
 
-/* Brings a run's weights nearer, as many as one thread reads: batches have dozens of runs, and no other reads them. */
-INLINE void ask(const job *j, int64_t number, int64_t from) {
+/* Brings a run's few weights nearer: batches have dozens of runs, each with its own. */
+INLINE void ask(const job *j, int64_t number) {
     const layer *l = j->layers + number;
-    int64_t to = from + AT_ONCE < l->outputs ? from + AT_ONCE : l->outputs;
-    for (int64_t k = from * j->inputs; k < to * j->inputs; k += LANES) __builtin_prefetch(l->weight + k);
+    int64_t count = l->outputs * j->inputs;
+    for (int64_t k = 0; count <= LITTLE && k < count; k += LANES) __builtin_prefetch(l->weight + k);
 }
 
 static int readable(const job *j) {
@@ -101,8 +102,7 @@ int heads_apply(const job *j) {
     int team = work(j) >= WORTH_A_TEAM;
 #pragma omp parallel for schedule(dynamic, 1) if (team)
     for (int64_t n = 0; n < j->runs * parts; n++) {
-        int64_t next = n + 1;
-        if (next < j->runs * parts) ask(j, next / parts, next % parts * AT_ONCE);
+        if ((n + 1) / parts < j->runs) ask(j, (n + 1) / parts);
         run(j, n / parts, n % parts * AT_ONCE);
     }
     return 0;

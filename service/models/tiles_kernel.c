@@ -153,6 +153,12 @@ static void two_tiles(state *s, int64_t row, int64_t rows, int64_t left, int64_t
     }
 }
 
+/* The outputs of a block from `left` on. */
+static void multiply(state *s, const block *b, source x, int64_t first, int64_t left, int64_t right) {
+    s->x = x, s->worn = b->worn, s->fresh = b->row == first;
+    (b->rows > SIDE ? two_tiles : one_tile)(s, b->row, b->rows, left, right);
+}
+
 static void tile(const product_job *j, int64_t first, int64_t count, int64_t from, int64_t to) {
     block_step memory[MAX_INPUTS / STEP];
     block blocks[TILE];
@@ -169,16 +175,14 @@ static void tile(const product_job *j, int64_t first, int64_t count, int64_t fro
             int64_t rows = least(stop - row, BLOCK_ROWS - (row - first) % BLOCK_ROWS);
             if (j->lora) run = run_at(j->lora, run, row);
             if (j->lora && !(rows = with_room(j->lora, run, row, rows, &wardrobe))) break;
-            s.x = rows_of(j, row, rows, memory);
-            blocks[n] = (block){row, rows, j->lora ? dress(j->lora, run, s.x, row, rows, &wardrobe) : (outfit){0}};
+            source x = rows_of(j, row, rows, memory);
+            blocks[n] = (block){row, rows, j->lora ? dress(j->lora, run, x, row, rows, &wardrobe) : (outfit){0}};
             if (j->lora) s.next = (errand){run_from(j->lora, run, row + rows), row + rows + BLOCK_ROWS, 0, 0};
+            multiply(&s, blocks + n, x, first, from, least(from + wide, to));
         }
-        for (int64_t left = from; left < to; left += wide)
-            for (const block *b = blocks; b < blocks + n; b++) {
-                if (n > 1) s.x = rows_of(j, b->row, b->rows, memory);
-                s.worn = b->worn, s.fresh = b->row == first;
-                (b->rows > SIDE ? two_tiles : one_tile)(&s, b->row, b->rows, left, least(left + wide, to));
-            }
+        for (int64_t left = from + wide; left < to; left += wide)
+            for (const block *b = blocks; b < blocks + n; b++)
+                multiply(&s, b, rows_of(j, b->row, b->rows, memory), first, left, least(left + wide, to));
     }
     finish(j, &s.last, 0, s.last.rows);
     _tile_loadconfig(&before);
