@@ -103,7 +103,7 @@ class LoadedFactors:
         for site in _by_site(factors, targets):
             kind, ranks = site[0][0].kind, [target.ranks(len(pair.a)) for target, pair in site]
             a = _steps(take(sum(ranks), site[0][0].inputs, kind), sum(ranks), tiled=site[0][0].tiled is not None)
-            for (target, pair), own, rank in zip(site, a.split(ranks), ranks, strict=True):
+            for (target, pair), own, rank in zip(site, a.split_with_sizes(ranks), ranks, strict=True):
                 b = take(rank, target.before + target.outputs, kind)
                 _write(own, pair.a, target, 0)
                 _write(_columns(b, rank, tiled=target.tiled is not None), pair.b.float() * pair.scaling, target, target.before)
