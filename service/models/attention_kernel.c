@@ -122,11 +122,11 @@ INLINE void mix(float scores[BLOCK][MAX_LENGTH], const float *values, int64_t le
         UNROLLED for (int v = 0; v < vectors; v++) *(sums *)(mixed + q * width + d + v * SUM_LANES) = sum[q][v];
 }
 
-/* Ask for what the next head will read of a token, whose lines lie too far apart for the processor to foresee. */
+/* Ask for what the head after this one, if there is one, will read of a token, whose lines lie too far apart for the processor to foresee. */
 INLINE void ahead(const attention_job *j, int64_t token, int64_t head) {
     int64_t bytes = j->bfloat16 ? 2 : 4;
-    for (int64_t which = VALUE; which <= vectors(j); which++) {
-        const char *from = (const char *)j->from + vector(j, token, which, head) * bytes;
+    for (int64_t which = VALUE; head + 1 < j->heads && which <= vectors(j); which++) {
+        const char *from = (const char *)j->from + vector(j, token, which, head + 1) * bytes;
         for (int64_t n = 0; n < j->size * bytes; n += 64) __builtin_prefetch(from + n);
     }
 }
@@ -139,7 +139,7 @@ static void attend(const attention_job *j, int64_t row, int64_t head, float scal
     float keys[MAX_LENGTH * MAX_SIZE], values[MAX_LENGTH * MAX_SIZE];
     float queries[BLOCK * MAX_SIZE], mixed[BLOCK * MAX_SIZE], scores[BLOCK][MAX_LENGTH], over[BLOCK];
     int64_t start = j->starts[row], length = j->starts[row + 1] - start, width = padded(j->size);
-    for (int64_t token = start; head + 1 < j->heads && token < start + length; token++) ahead(j, token, head + 1);
+    for (int64_t token = start; token < start + length; token++) ahead(j, token, head);
     spread(j, start, length, head, keys);
     for (int64_t token = 0; token < length; token++) gather(j, j->from, vector(j, start + token, VALUE, head), 1, values + token * width);
     memset(queries, 0, sizeof queries);

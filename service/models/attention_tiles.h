@@ -95,7 +95,7 @@ static void attend_in_tiles(const attention_job *j, int64_t row, int64_t head, f
     head_tiles of;
     block_step queries[SIZE_STEPS], weights[MAX_LENGTH / STEP][2];
     float scores[SIDE][MAX_LENGTH] __attribute__((aligned(LINE_BYTES))), mixed[SIDE][MAX_SIZE] __attribute__((aligned(LINE_BYTES)));
-    int64_t start = j->starts[row], stop = j->starts[row + 1], length = stop - start, steps = (j->size + STEP - 1) / STEP;
+    int64_t start = j->starts[row], stop = j->starts[row + 1], length = stop - start, steps = steps_of(j->size);
     turn_keys(j, start, stop, head, steps, &of);
     pair_values(j, start, stop, head, steps, &of);
     int64_t asking = j->queries ? 1 : length, line = j->queries ? row : start, each = length / asking;
@@ -110,7 +110,7 @@ static void attend_in_tiles(const attention_job *j, int64_t row, int64_t head, f
         score_tile(queries, &of, steps, length, scores);
         for (int64_t q = 0; q < count; q++) {
             /* Little by little, since all at once would hold up what is read meanwhile. */
-            for (int64_t n = 0; head + 1 < j->heads && n < each; n++) ahead(j, start + (first + q) * each + n, head + 1);
+            for (int64_t n = 0; n < each; n++) ahead(j, start + (first + q) * each + n, head);
             over[q] = weigh(scores[q], length, scale);
             for (int64_t key = 0; key < length; key += STEP) {
                 floats low = *(const floats *)(scores[q] + key), none = {0};

@@ -28,7 +28,6 @@
 #endif
 #define NEAR(products) (TILED(products) ? 0 : 32 << 20)
 #define PAGE 4096 /* what each thread writes begins on a page of its own */
-#define LINE 64   /* states begin with a line of the caches: what lies across two takes twice as long to read */
 
 typedef struct {
     const float *weight, *bias;
@@ -73,13 +72,12 @@ INLINE int is_half(const encoder *e) { return e->products != IN_FLOAT32; }
 /* Bytes of so many lines of states. */
 INLINE int64_t lines(const encoder *e, int64_t count) { return count * e->hidden * (is_half(e) ? 2 : 4); }
 
-INLINE int64_t rounded_up(int64_t bytes, int64_t to) { return (bytes + to - 1) / to * to; }
-
+/* States begin with a line of the caches: what lies across two takes twice as long to read. */
 static places placed(const encoder *e, const batch *b, void *memory) {
-    int64_t all = rounded_up(lines(e, b->starts[b->rows]), LINE);
+    int64_t all = rounded_up(lines(e, b->starts[b->rows]), LINE_BYTES);
     places p;
     p.bounds = memory;
-    p.x = (char *)rounded_up((int64_t)(p.bounds + 2 * b->runs), LINE);
+    p.x = (char *)rounded_up((int64_t)(p.bounds + 2 * b->runs), LINE_BYTES);
     p.context = p.x + all, p.other = p.context + all, p.wide = p.other + all;
     return p;
 }
@@ -183,8 +181,8 @@ INLINE int64_t up(const encoder *e, int64_t lines) {
 /* Bytes that a part of so many tokens, rows and runs needs; whole pages. */
 static int64_t room(const encoder *e, int64_t tokens, int64_t rows, int64_t runs) {
     int64_t joined = 3 * e->hidden * tokens, wide = up(e, tokens), widest = joined > wide ? joined : wide;
-    int64_t states = 3 * rounded_up(lines(e, tokens), LINE) + (is_half(e) ? 2 : 4) * widest;
-    return rounded_up(states + 8 * (rows + 1 + 4 * runs) + LINE, PAGE);
+    int64_t states = 3 * rounded_up(lines(e, tokens), LINE_BYTES) + (is_half(e) ? 2 : 4) * widest;
+    return rounded_up(states + 8 * (rows + 1 + 4 * runs) + LINE_BYTES, PAGE);
 }
 
 /* Rows `first` to `stop` of a batch as a batch of their own, whose starts and bounds lie in `*memory`, which then is what is left. */

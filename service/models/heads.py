@@ -32,7 +32,7 @@ class Heads:
 
     ``dense_table`` and ``out_table`` (runs, 3) have the addresses of their layers' weights and biases for the kernel, and how
     many outputs they have, which is none where there is no dense layer; ``has_dense`` tells whether there is any. ``labels``
-    has each row in a run and its number of labels.
+    has each row in a run and its number of labels, of which ``most`` is the largest.
     """
 
     bounds: Array
@@ -41,6 +41,7 @@ class Heads:
     out_table: Array
     has_dense: bool
     labels: Sequence[tuple[int, int]]
+    most: int
 
     @classmethod
     def of(cls, runs: Sequence[tuple[int, int, Head]]) -> Heads:
@@ -48,8 +49,9 @@ class Heads:
         heads = [run[2] for run in runs]
         bounds: Array = np.array([run[:2] for run in runs], np.int64).reshape(-1, 2)
         dense = [head.dense for head in heads]
+        most = max((len(head.out[1]) for head in heads), default=0)
         labels = [(row, len(head.out[1])) for start, stop, head in runs for row in range(start, stop)]
-        return cls(bounds, heads, _table(dense), _table([head.out for head in heads]), any(dense), labels)
+        return cls(bounds, heads, _table(dense), _table([head.out for head in heads]), any(dense), labels, most)
 
     def dense(self, pooled: Tensor, states: Tensor) -> None:
         """Where a head has a dense layer, write what it makes of ``states`` (rows, hidden) to its rows of ``pooled``."""
@@ -60,10 +62,10 @@ class Heads:
         """The logits (labels,) of each row in a run, of ``pooled`` (rows, hidden), which has passed the dense layer."""
         if not self.heads:
             return []
-        whole = pooled.new_empty(len(pooled), max(count for _, count in self.labels))
+        whole = pooled.new_empty(len(pooled), self.most)
         self._apply(whole, pooled, self.out_table, [head.out for head in self.heads], tanh=True)
-        rows, widest = whole.cpu().unbind(), whole.shape[1]  # slicing each row costs more than computing it
-        return [rows[row] if count == widest else rows[row][:count] for row, count in self.labels]
+        rows = whole.cpu().unbind()  # slicing each row costs more than computing it
+        return [rows[row] if count == self.most else rows[row][:count] for row, count in self.labels]
 
     def _apply(self, y: Tensor, x: Tensor, table: Array, layers: Sequence[Layer | None], *, tanh: bool = False) -> None:
         if kernels.available and y.device.type == "cpu":

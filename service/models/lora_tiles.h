@@ -35,8 +35,6 @@ typedef struct {
     const worn *first, *end;
 } outfit;
 
-INLINE int64_t steps_of(int64_t rank) { return (rank + STEP - 1) / STEP; }
-
 /* x aᵀ for one tile of rows, or two, and sixteen ranks; steps take turns with two sums, so that none waits for the one before. */
 INLINE void down(source x, int64_t steps, const char *a, int64_t next, int two, block_sums sum) {
     zero();

@@ -60,7 +60,8 @@ INLINE void in_tiles(const product_job *j, void (*multiply)(const product_job *,
     int team = !omp_in_parallel() && j->rows * j->layer->inputs * outputs >= WORTH_A_TEAM;
     int64_t tiles = (j->rows + TILE - 1) / TILE, units = (j->rows + UNIT - 1) / UNIT, strips = (outputs + STRIP - 1) / STRIP;
     /* A few rows alone do not keep all threads busy: then each takes a part of the outputs of all of them. */
-    int64_t threads = team ? omp_get_max_threads() : 1, wanted = team ? 2 * threads : 1, parts = tiles >= wanted ? 1 : (wanted + tiles - 1) / tiles;
+    int64_t threads = team ? omp_get_max_threads() : 1, wanted = team ? 2 * threads : 1;
+    int64_t parts = tiles >= wanted ? 1 : (wanted + tiles - 1) / tiles;
     /* As many for each thread, where units are small enough to be shared out so. */
     if (parts == 1 && UNIT < TILE) tiles = (tiles + threads - 1) / threads * threads;
     int64_t wide = (strips + parts - 1) / parts * STRIP;

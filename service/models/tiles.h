@@ -7,7 +7,6 @@
 #define SIDE 16          /* rows of a tile, and sums of each */
 #define STEP 32          /* numbers of a row of it in bfloat16, which a product takes */
 #define HALF_STEP (STEP / 2) /* pairs of them */
-#define LINE_BYTES 64
 #define TILE_BYTES (SIDE * LINE_BYTES)
 #define BLOCK_ROWS (2 * SIDE)
 #define PANEL (2 * SIDE) /* columns that are made at once */
@@ -16,9 +15,12 @@
 typedef float block_sums[BLOCK_ROWS][PANEL] __attribute__((aligned(LINE_BYTES)));
 typedef uint16_t block_step[BLOCK_ROWS][STEP] __attribute__((aligned(LINE_BYTES)));
 
+/* Steps that so many numbers of a row take. */
+INLINE int64_t steps_of(int64_t count) { return (count + STEP - 1) / STEP; }
+
 /* Numbers of so many lines, in blocks of rows, of panels, of rows: a line of a tile is one of the cache's, and tiles are end to end. */
 INLINE int64_t in_tiles_of(int64_t lines, int64_t columns) {
-    return (lines + BLOCK_ROWS - 1) / BLOCK_ROWS * BLOCK_ROWS * ((columns + PANEL - 1) / PANEL * PANEL);
+    return rounded_up(lines, BLOCK_ROWS) * rounded_up(columns, PANEL);
 }
 
 /* Where a block's tiles of rows are read: their lines are `line` bytes apart, the next step's are `step` bytes further. */

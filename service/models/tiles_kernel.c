@@ -165,7 +165,7 @@ static void tile(const product_job *j, int64_t first, int64_t count, int64_t fro
     wardrobe wardrobe;
     state s;
     shapes before;
-    s.job = j, s.steps = steps_of(j->layer->inputs), s.last.rows = 0;
+    s.job = j, s.steps = steps_of(j->layer->inputs), s.last.rows = 0, s.next = (errand){0};
     int64_t wide = (NEAR / (s.steps * 4 * TILE_BYTES) + 1) * STRIP, most = wide < to - from ? TILE : 1;
     shape(least(count, SIDE), &before);
     for (int64_t row = first, stop = first + count, run = 0; row < stop;) {

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define LANES 16
+#define LINE_BYTES 64 /* of a line of the caches */
 /* Rows that share every load, and sums of products over a vector's lanes: as many and as wide as stay in registers. */
 #ifdef __AVX512F__
 #define BLOCK 4
@@ -35,7 +36,9 @@ typedef float eight __attribute__((vector_size(32), aligned(4)));
 typedef float four __attribute__((vector_size(16), aligned(4)));
 typedef float sums __attribute__((vector_size(4 * SUM_LANES), aligned(4)));
 
-INLINE int64_t padded(int64_t count) { return (count + LANES - 1) / LANES * LANES; }
+INLINE int64_t rounded_up(int64_t count, int64_t to) { return (count + to - 1) / to * to; }
+
+INLINE int64_t padded(int64_t count) { return rounded_up(count, LANES); }
 
 INLINE floats widen(const uint16_t *from, int64_t count) {
     halves narrow = {0};
