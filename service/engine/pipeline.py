@@ -13,6 +13,7 @@ from service.engine.admission import Admission
 from service.engine.batcher import Batcher
 from service.engine.device import Device
 from service.engine.observer import Observer
+from service.engine.preparation import Preparation
 from service.engine.ticket import Costed, Ticket
 from service.errors import DeadlineExceeded, Overloaded
 
@@ -33,9 +34,14 @@ Output_co = TypeVar("Output_co", covariant=True)
 
 
 class Task(Protocol[Request_contra, Item, Batch, Output_co]):
-    """What is computed: from a request to items, from items to a batch (both on CPU threads), and from that to outputs."""
+    """What is computed: from a request to items, from items to a batch (both on CPU threads), and from that to outputs.
+
+    ``is_quick`` tells whether preparing a request is short and waits for nothing, so that others may wait behind it.
+    """
 
     def prepare(self, request: Request_contra, /) -> Sequence[Item]: ...
+
+    def is_quick(self, request: Request_contra, /) -> bool: ...
 
     def collate(self, items: Sequence[Item], /) -> Batch: ...
 
@@ -81,7 +87,8 @@ class Pipeline(Generic[Request, Item, Output]):
         observer: Observer,
         limits: Limits,
     ) -> None:
-        self._prepare, self._threads, self._limits = task.prepare, threads, limits
+        self._prepare: Preparation[Request, Item] = Preparation(task.prepare, task.is_quick, threads)
+        self._limits = limits
         admission = Admission(limits.queue_seconds, limits.queue_tokens, limits.batch_tokens)
         self._batcher = Batcher(task, device, threads, observer, limits.batch_tokens, admission)
         self._rows = 0
@@ -124,7 +131,7 @@ class Pipeline(Generic[Request, Item, Output]):
 
     async def _answer(self, request: Request, deadline: float) -> Answer[Output]:
         arrived = time.monotonic()
-        items = await asyncio.get_running_loop().run_in_executor(self._threads, self._prepare, request)
+        items = await self._prepare(request)
         ticket: Ticket[Output] = Ticket(len(items), deadline)
         rows = self._batcher.submit(ticket, items)
         try:

@@ -20,13 +20,12 @@
    towards the end, so that no thread waits long for the last of them; below the least, parts do not pay. */
 #define MOST 192
 #define LEAST 48
-/* Bytes of weights that may come from the cache that threads share for each part; none where tiles are multiplied faster than that. */
 #ifdef __AMX_BF16__
 #define TILED(products) ((products) == IN_BFLOAT16)
 #else
 #define TILED(products) 0
 #endif
-#define NEAR(products) (TILED(products) ? 0 : 32 << 20)
+#define NEAR (32 << 20) /* bytes of weights that may come from the cache that threads share for each part */
 #define PAGE 4096 /* what each thread writes begins on a page of its own */
 
 typedef struct {
@@ -226,7 +225,7 @@ static void run(const encoder *e, const batch *whole, int64_t first, int64_t sto
    uneven, or weights would come from too far for each part. `most` becomes the tokens of the largest part. */
 static int64_t shared_out(const encoder *e, const batch *b, int64_t *firsts, int64_t *most) {
     int64_t threads = omp_get_max_threads(), tokens = b->starts[b->rows], busy[threads], count = 0, last = 0;
-    if (threads == 1 || tokens < LEAST * threads || e->nbytes > NEAR(e->products)) return 0;
+    if (threads == 1 || tokens < LEAST * threads || e->nbytes > NEAR) return 0;
     memset(busy, 0, sizeof busy), *most = 0;
     for (int64_t row = 0; row < b->rows; count++) {
         int64_t start = b->starts[row], goal = (tokens - start) / (2 * threads), next = 0;

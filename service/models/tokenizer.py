@@ -34,7 +34,7 @@ class TextTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text."""
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
 
 
 class Texts:
@@ -48,4 +48,4 @@ class Texts:
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, cut to ``max_length``."""
-        return [row.ids for row in self._tokenizer.encode_batch([self._prompt + text for text in texts])]
+        return [row.ids for row in self._tokenizer.encode_batch_fast([self._prompt + text for text in texts])]

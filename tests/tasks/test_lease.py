@@ -79,3 +79,18 @@ def test_a_version_that_is_still_meant_fails_as_it_did(swapped: Swapped) -> None
     swapped.registry.publish("mood", Bundle.assemble({}, b"", Manifest(task=TEXT_CLASSIFICATION, labels=("a", "b"))))
     with pytest.raises(AdapterIncompatible, match="no weights"):
         swapped.lease("mood:3")
+
+
+def test_nothing_is_at_hand_before_it_is_loaded_and_what_there_is_not_needs_no_loading(tmp_path: Path) -> None:
+    registry = Registry.open(tmp_path)
+    for weights in (b"1", b"2"):
+        registry.publish("mood", Bundle.assemble({}, weights, Manifest(task=TEXT_CLASSIFICATION, labels=("no", "yes"))))
+    registry.set_alias("mood", "live", Target({1: 100}, shadow=2))
+    memory = Residency(registry.store.read, device_bytes=10, host_bytes=10)
+    lessor: Lessor[Loaded, Loaded] = Lessor(registry, memory, Comparisons(), TEXT_CLASSIFICATION, Loader())
+    held = [memory.get(Ref("mood", 1), lessor.loader)]
+    assert [lessor.is_at_hand(selector) for selector in ("mood:1", "mood:2", "mood", "none", "mood@none")] == [
+        True, False, False, True, True,
+    ]  # fmt: skip
+    held.append(memory.get(Ref("mood", 2), lessor.loader))
+    assert lessor.is_at_hand("mood:2") and lessor.is_at_hand("mood")

@@ -122,3 +122,13 @@ def test_a_row_with_logits_that_are_not_finite_fails_alone(bench: Bench, tiny_ba
     assert isinstance(first, Classification) and first.score == largest
     assert isinstance(second, AdapterIncompatible) and "not finite" in str(second)
     assert isinstance(third, Classification) and third.scores == {"x": 1.0, "y": 2.0}
+
+
+def test_what_is_short_and_for_loaded_adapters_is_quick(bench: Bench, tiny_base: Path) -> None:
+    task = task_over(bench.classifier, bench.registry, tiny_base)
+    assert not task.is_quick(TextRequest(["no"], ["single"]))
+    task.prepare(TextRequest(["no"], ["single"]))
+    assert task.is_quick(TextRequest(["no"], ["single"]))
+    assert not task.is_quick(TextRequest(["no"], ["single", "lone"]))
+    assert not task.is_quick(TextRequest(["no"] * 9, ["single"]))
+    assert not task.is_quick(TextRequest(["x" * 2001], ["single"]))
