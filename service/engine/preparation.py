@@ -1,24 +1,26 @@
 """Brings requests to the CPU threads: the quick ones that came together in one go, and every other one by itself.
 
-A request on a thread of its own costs two changes of thread, which take longer than tokenising a short text does.
+A request's way to a thread of its own and back takes as long as tokenising a short text does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 Request = TypeVar("Request")
 Item = TypeVar("Item")
-TOGETHER = 16  # requests that one thread prepares before it hands any of them back
+TOGETHER = 16  # requests that one thread is given at a time
+TURN_SECONDS = 0.001  # after which it hands back those that it has, and leaves the others to whichever thread is free
 
 
 class Preparation(Generic[Request, Item]):
-    """Runs ``prepare`` on ``threads``; ``is_quick`` tells of a request whether others may wait behind it.
+    """Runs ``prepare`` on ``threads``; ``is_quick`` tells of a request, on any thread, whether others may wait behind it.
 
-    For the event loop's thread alone.
+    To be called on the event loop's thread alone.
     """
 
     def __init__(
@@ -35,7 +37,7 @@ class Preparation(Generic[Request, Item]):
         loop = asyncio.get_running_loop()
         waiting: _Waiting[Request, Item] = request, loop.create_future()
         if not self._is_quick(request):
-            self._threads.submit(self._run, loop, [waiting])
+            self._submit(loop, [waiting])
         else:
             if not self._came:
                 loop.call_soon(self._begin, loop)  # when all that came with this one are read
@@ -45,27 +47,46 @@ class Preparation(Generic[Request, Item]):
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         came, self._came = self._came, []
         for start in range(0, len(came), TOGETHER):
-            self._threads.submit(self._run, loop, came[start : start + TOGETHER])
+            self._submit(loop, came[start : start + TOGETHER])
+
+    def _submit(self, loop: asyncio.AbstractEventLoop, together: Sequence[_Waiting[Request, Item]]) -> None:
+        try:
+            self._threads.submit(self._run, loop, together)
+        except RuntimeError as error:  # they are shut down
+            loop.call_soon_threadsafe(_settle, [(future, error) for _, future in together])
 
     def _run(self, loop: asyncio.AbstractEventLoop, together: Sequence[_Waiting[Request, Item]]) -> None:
-        outcomes = [None if future.cancelled() else self._outcome(request) for request, future in together]
-        loop.call_soon_threadsafe(_settle, [future for _, future in together], outcomes)
+        done: list[tuple[asyncio.Future[Sequence[Item]], Sequence[Item] | BaseException]] = []
+        end = time.monotonic() + TURN_SECONDS
+        for place, (request, future) in enumerate(together):
+            if place and time.monotonic() >= end:
+                self._submit(loop, together[place:])
+                break
+            if future.cancelled():
+                continue
+            if len(together) > 1 and not self._is_quick(request):  # any more
+                self._submit(loop, [together[place]])
+            else:
+                done.append((future, self._outcome(request)))
+        loop.call_soon_threadsafe(_settle, done)
 
-    def _outcome(self, request: Request) -> Sequence[Item] | Exception:
+    def _outcome(self, request: Request) -> Sequence[Item] | BaseException:
         try:
             return self._prepare(request)
-        except Exception as error:
+        except StopIteration as error:
+            return RuntimeError(str(error))  # which no future takes
+        except BaseException as error:
             return error
 
 
 _Waiting = tuple[Request, "asyncio.Future[Sequence[Item]]"]
 
 
-def _settle(futures: Sequence[asyncio.Future[Sequence[Item]]], outcomes: Sequence[Sequence[Item] | Exception | None]) -> None:
-    for future, outcome in zip(futures, outcomes, strict=True):
-        if future.done() or outcome is None:
+def _settle(done: Sequence[tuple[asyncio.Future[Sequence[Item]], Sequence[Item] | BaseException]]) -> None:
+    for future, outcome in done:
+        if future.done():
             continue
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, BaseException):
             future.set_exception(outcome)
         else:
             future.set_result(outcome)

@@ -69,6 +69,15 @@ class Index:
         found = self.alias(adapter, str(alias))
         return Ref(name, found.target.pick(f"{name}@{alias}", routing_key)), alias, found
 
+    def meant(self, selector: str) -> list[Ref]:
+        """Every version that a selector may lead to now, shadows among them; none where it means nothing."""
+        name, alias, version = split_selector(selector)
+        adapter = self.entry(name)
+        if version is not None:
+            return [Ref(name, int(version))] if VERSION.fullmatch(version) and int(version) in adapter.versions else []
+        found = adapter.aliases.get(str(alias))
+        return [] if found is None else [Ref(name, number) for number in found.target.versions]
+
     def alias(self, adapter: Adapter, alias: str) -> Alias:
         """An adapter's alias; raises :class:`AdapterNotFound`, naming those that it has."""
         if alias not in adapter.aliases:

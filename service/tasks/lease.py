@@ -47,14 +47,9 @@ class Lessor(Generic[Checked, Loaded]):
         shadow = self._shadow(ref, name, alias) if alias is not None and alias.target.shadow else None
         return Lease(ref, loaded, shadow)
 
-    def is_at_hand(self, selector: str, routing_key: str | None = None) -> bool:
-        """Whether nothing is to be loaded for a lease, be it that there is none to give."""
-        try:
-            ref, _, alias = self.registry.route(selector, routing_key)
-        except QuickchangeError:
-            return True
-        shadow = None if alias is None else alias.target.shadow
-        return ref in self.residency and (not shadow or Ref(ref.name, shadow) in self.residency)
+    def is_at_hand(self, selector: str) -> bool:
+        """Whether nothing is to be loaded for a lease, whatever version it will be of, or there is none to give."""
+        return all(ref in self.residency for ref in self.registry.meant(selector))
 
     def _shadow(self, ref: Ref, name: Any, alias: Alias) -> Shadow[Loaded] | None:
         """The alias's shadow; None where it cannot be loaded, which nobody but the comparison is told."""

@@ -81,16 +81,22 @@ def test_a_version_that_is_still_meant_fails_as_it_did(swapped: Swapped) -> None
         swapped.lease("mood:3")
 
 
-def test_nothing_is_at_hand_before_it_is_loaded_and_what_there_is_not_needs_no_loading(tmp_path: Path) -> None:
+def test_at_hand_is_what_needs_no_loading_whatever_it_may_lead_to(tmp_path: Path) -> None:
     registry = Registry.open(tmp_path)
     for weights in (b"1", b"2"):
         registry.publish("mood", Bundle.assemble({}, weights, Manifest(task=TEXT_CLASSIFICATION, labels=("no", "yes"))))
     registry.set_alias("mood", "live", Target({1: 100}, shadow=2))
+    registry.set_alias("mood", "split", Target({1: 99, 2: 1}))
     memory = Residency(registry.store.read, device_bytes=10, host_bytes=10)
     lessor: Lessor[Loaded, Loaded] = Lessor(registry, memory, Comparisons(), TEXT_CLASSIFICATION, Loader())
-    held = [memory.get(Ref("mood", 1), lessor.loader)]
-    assert [lessor.is_at_hand(selector) for selector in ("mood:1", "mood:2", "mood", "none", "mood@none")] == [
-        True, False, False, True, True,
-    ]  # fmt: skip
-    held.append(memory.get(Ref("mood", 2), lessor.loader))
-    assert lessor.is_at_hand("mood:2") and lessor.is_at_hand("mood")
+
+    def at_hand() -> list[str]:
+        selectors = ["mood:1", "mood:2", "mood:3", "mood:x", "mood", "mood@split", "mood@none", "none"]
+        return [selector for selector in selectors if lessor.is_at_hand(selector)]
+
+    nothing = ["mood:3", "mood:x", "mood@none", "none"]
+    assert at_hand() == nothing
+    memory.get(Ref("mood", 1), lessor.loader)
+    assert at_hand() == ["mood:1", *nothing]
+    memory.get(Ref("mood", 2), lessor.loader)
+    assert at_hand() == ["mood:1", "mood:2", "mood:3", "mood:x", "mood", "mood@split", "mood@none", "none"]

@@ -131,4 +131,4 @@ def test_what_is_short_and_for_loaded_adapters_is_quick(bench: Bench, tiny_base:
     assert task.is_quick(TextRequest(["no"], ["single"]))
     assert not task.is_quick(TextRequest(["no"], ["single", "lone"]))
     assert not task.is_quick(TextRequest(["no"] * 9, ["single"]))
-    assert not task.is_quick(TextRequest(["x" * 2001], ["single"]))
+    assert not task.is_quick(TextRequest(["x" * 1001], ["single"]))
