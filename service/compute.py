@@ -15,7 +15,7 @@ import threading
 
 VARIABLE = "OMP_NUM_THREADS"
 SPINS = "GOMP_SPINCOUNT", "10000"  # of libgomp's idle workers before they sleep, some tenths of a millisecond; else 300,000
-NICER = 5  # than the process's other threads, in steps of Linux's nice
+NICER = 10  # than the process's other threads, in steps of Linux's nice
 _cores = int(os.environ.get(VARIABLE) or len(os.sched_getaffinity(0)))
 
 

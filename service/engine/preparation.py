@@ -18,7 +18,7 @@ TURN_SECONDS = 0.001  # after which it hands back those that it has, and leaves 
 
 
 class Preparation(Generic[Request, Item]):
-    """Runs ``prepare`` on ``threads``; ``is_quick`` tells of a request, on any thread, whether others may wait behind it.
+    """Runs ``prepare`` on ``threads``; there ``is_quick`` tells of a request whether others may wait behind it.
 
     To be called on the event loop's thread alone.
     """
@@ -35,14 +35,11 @@ class Preparation(Generic[Request, Item]):
     def __call__(self, request: Request) -> asyncio.Future[Sequence[Item]]:
         """A request's items, or what ``prepare`` raised; cancelled before its turn, it is not prepared at all."""
         loop = asyncio.get_running_loop()
-        waiting: _Waiting[Request, Item] = request, loop.create_future()
-        if not self._is_quick(request):
-            self._submit(loop, [waiting])
-        else:
-            if not self._came:
-                loop.call_soon(self._begin, loop)  # when all that came with this one are read
-            self._came.append(waiting)
-        return waiting[1]
+        future: asyncio.Future[Sequence[Item]] = loop.create_future()
+        if not self._came:
+            loop.call_soon(self._begin, loop)  # when all that came with this one are read
+        self._came.append((request, future))
+        return future
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         came, self._came = self._came, []
@@ -64,7 +61,7 @@ class Preparation(Generic[Request, Item]):
                 break
             if future.cancelled():
                 continue
-            if len(together) > 1 and not self._is_quick(request):  # any more
+            if len(together) > 1 and not self._is_quick(request):
                 self._submit(loop, [together[place]])
             else:
                 done.append((future, self._outcome(request)))
