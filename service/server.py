@@ -67,6 +67,7 @@ async def _run(settings: Settings, application: Application, listening: socket.s
         log_level=settings.log_level,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nothing asks for a client's address
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout)),
     )
     server = _Server(config)
