@@ -58,10 +58,19 @@ class Course:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch with the best figure so far, from 1; the first of equals."""
+        """The epoch with the best figure so far, from 1; of equals the first, or of perfect ones that with the least loss.
+
+        The first without an error is as unsure of its answers as the others were, and the figure cannot say more.
+        """
         name = self._recipe.select
         scores = [-point[name] if name in LOWER_IS_BETTER else point[name] for point in self.curve]
-        return 1 + max(range(len(scores)), key=lambda i: -math.inf if math.isnan(scores[i]) else scores[i])
+        perfect = 0.0 if name in LOWER_IS_BETTER else 1.0
+
+        def rank(i: int) -> tuple[float, float]:
+            score = -math.inf if math.isnan(scores[i]) else scores[i]
+            return score, -self.curve[i]["loss"] if score == perfect else 0.0
+
+        return 1 + max(range(len(scores)), key=rank)
 
     @property
     def is_over(self) -> bool:

@@ -93,6 +93,12 @@ def test_logits_are_calibrated_unless_asked_not_to(tiny_base: Path) -> None:
     assert found == pytest.approx(calibrated.calibration["ece_after"], abs=0.02)
 
 
+def test_a_run_without_an_error_goes_on_while_it_gets_surer(tiny_base: Path) -> None:
+    curve = fit_text(problem(), recipe(tiny_base, epochs=16, patience=2), QUIET).curve
+    first = next(point for point in curve if point["accuracy"] == 1)
+    assert len(curve) > first["epoch"] + 2 and curve[-1]["loss"] < first["loss"]
+
+
 def test_patience_ends_a_run_that_gets_no_better(tiny_base: Path) -> None:
     fitted = fit_text(problem(40, held_out=10), recipe(tiny_base, epochs=9, patience=2, learning_rate=0.0), QUIET)
     assert [point["epoch"] for point in fitted.curve] == [1, 2, 3]

@@ -42,8 +42,12 @@ def test_easy_vqa_has_its_own_test_split(tmp_path: Path) -> None:
 
 
 def test_easy_vqa_loads_by_name_where_its_package_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match="easy-vqa: the package is not installed; pip install easy-vqa, or name its data folder"):
-        load_vqa_data(Path("easy-vqa"))
+    with monkeypatch.context() as hidden:
+        hidden.setitem(sys.modules, "easy_vqa", None)  # it may be installed here
+        with pytest.raises(
+            DataError, match="easy-vqa: the package is not installed; pip install easy-vqa, or name its data folder"
+        ):
+            load_vqa_data(Path("easy-vqa"))
     easy(tmp_path / "easy_vqa" / "data")
     (tmp_path / "easy_vqa" / "__init__.py").write_text("")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
