@@ -60,7 +60,7 @@ class Course:
     def best_epoch(self) -> int:
         """The epoch with the best figure so far, from 1; of equals the first, or of perfect ones that with the least loss.
 
-        The first without an error is as unsure of its answers as the others were, and the figure cannot say more.
+        The first without an error may still be unsure of its answers, which the figure does not show.
         """
         name = self._recipe.select
         scores = [-point[name] if name in LOWER_IS_BETTER else point[name] for point in self.curve]

@@ -65,7 +65,8 @@ class Preparation(Generic[Request, Item]):
                 self._submit(loop, [together[place]])
             else:
                 done.append((future, self._outcome(request)))
-        loop.call_soon_threadsafe(_settle, done)
+        if done:
+            loop.call_soon_threadsafe(_settle, done)
 
     def _outcome(self, request: Request) -> Sequence[Item] | BaseException:
         try:

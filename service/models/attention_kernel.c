@@ -122,7 +122,8 @@ INLINE void mix(float scores[BLOCK][MAX_LENGTH], const float *values, int64_t le
         UNROLLED for (int v = 0; v < vectors; v++) *(sums *)(mixed + q * width + d + v * SUM_LANES) = sum[q][v];
 }
 
-/* Ask for what the head after this one, if there is one, will read of a token, whose lines lie too far apart for the processor to foresee. */
+/* Ask for what the head after this one, if there is one, will read of a token: its lines lie too far apart for the processor to
+   foresee. */
 INLINE void ahead(const attention_job *j, int64_t token, int64_t head) {
     int64_t bytes = j->bfloat16 ? 2 : 4;
     for (int64_t which = VALUE; head + 1 < j->heads && which <= vectors(j); which++) {
