@@ -108,7 +108,7 @@ def create_app(settings: Settings) -> Application:
     )
     metrics = Metrics()
     services = Services(
-        text=Pipeline(text_task, compute, threads, metrics.text, limits),
+        text=Pipeline(text_task, compute, threads, metrics.text, limits, text_task.is_quick),
         vqa=Pipeline(vqa_task, compute, threads, metrics.vqa, limits),
         lifecycle=lifecycle,
         watcher=Watcher(registry),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -34,14 +34,9 @@ Output_co = TypeVar("Output_co", covariant=True)
 
 
 class Task(Protocol[Request_contra, Item, Batch, Output_co]):
-    """What is computed: from a request to items, from items to a batch (both on CPU threads), and from that to outputs.
-
-    ``is_quick`` tells whether preparing a request is short and waits for nothing, so that others may wait behind it.
-    """
+    """What is computed: from a request to items, from items to a batch (both on CPU threads), and from that to outputs."""
 
     def prepare(self, request: Request_contra, /) -> Sequence[Item]: ...
-
-    def is_quick(self, request: Request_contra, /) -> bool: ...
 
     def collate(self, items: Sequence[Item], /) -> Batch: ...
 
@@ -77,7 +72,11 @@ class Limits:
 
 
 class Pipeline(Generic[Request, Item, Output]):
-    """One task behind admission, CPU threads and a batcher; every pipeline shares the device thread."""
+    """One task behind admission, CPU threads and a batcher; every pipeline shares the device thread.
+
+    ``is_quick`` tells, on a CPU thread, whether preparing a request is short and waits for nothing, so that others may wait
+    behind it; without it, none is.
+    """
 
     def __init__(
         self,
@@ -86,13 +85,19 @@ class Pipeline(Generic[Request, Item, Output]):
         threads: ThreadPoolExecutor,
         observer: Observer,
         limits: Limits,
+        is_quick: Callable[[Request], bool] | None = None,
     ) -> None:
-        self._prepare: Preparation[Request, Item] = Preparation(task.prepare, task.is_quick, threads)
+        self._prepare: Preparation[Request, Item] = Preparation(task.prepare, threads, is_quick)
         self._limits = limits
         admission = Admission(limits.queue_seconds, limits.queue_tokens, limits.batch_tokens)
         self._batcher = Batcher(task, device, threads, observer, limits.batch_tokens, admission)
         self._rows = 0
-        self.start, self.stop = self._batcher.start, self._batcher.stop
+        self.start = self._batcher.start
+
+    def stop(self) -> None:
+        """Stop serving; every request that is not answered yet is cancelled."""
+        self._batcher.stop()
+        self._prepare.close()
 
     @property
     def rows(self) -> int:

@@ -47,6 +47,7 @@ typedef struct {
     const float *words, *positions, *kind; /* embeddings (vocabulary, hidden), (longest, hidden), and of the one kind of tokens */
     norm embedded;
     const block *block;
+    layer pooler; /* in float32; without outputs where there is none */
 } encoder;
 
 typedef struct {
@@ -58,6 +59,11 @@ typedef struct {
     int64_t rows, runs, stride;
     const int64_t *bounds; /* (runs, 2): of rows that wear the same factors */
     const factors *table;  /* (runs, stride) */
+    /* What else is asked for of first tokens' states: what the pooler (rows, hidden) and then the heads make of them, which are jobs
+       over whole batches, of which this one begins at `row`. Both may be null. */
+    float *pooled;
+    const heads_job *dense, *out;
+    int64_t row;
 } batch;
 
 /* Where lines of states lie, and the bounds of runs in tokens. */
@@ -141,6 +147,16 @@ static void in_float(const encoder *e, float *to, const char *from, int64_t line
     }
 }
 
+/* What the pooler makes of first tokens' states, and the heads of that, or of the states where they have dense layers. */
+static void answer(const encoder *e, const batch *b) {
+    lora_job lora = {(char *)b->pooled, (const char *)b->first, 0, b->rows, e->hidden, e->hidden, 1, 0, b->runs, b->bounds,
+                     b->table + e->blocks * MODULES, b->stride};
+    product_job job = {b->pooled, b->first, 0, b->rows, 0, &e->pooler, e->pooler.outputs && worn(&lora) ? &lora : 0};
+    if (e->pooler.outputs) float32_linear(&job);
+    if (b->dense) heads_over(b->dense, b->row, b->row + b->rows);
+    if (b->out) heads_over(b->out, b->row, b->row + b->rows);
+}
+
 /* The last block, of whose states first tokens' alone are asked for. */
 static void last_of_first(const encoder *e, const batch *b, const places *p) {
     int64_t number = e->blocks - 1, module = number * MODULES, tokens = b->starts[b->rows];
@@ -153,6 +169,7 @@ static void last_of_first(const encoder *e, const batch *b, const places *p) {
     attend(e, b, context, p->wide, queries);
     after(e, b, number, context, p->other, p->wide, result, first, b->rows, b->bounds);
     in_float(e, b->first, result, b->rows);
+    if (b->pooled) answer(e, b);
 }
 
 /* The last block for all tokens: queries are laid before keys and values, from the last token on, which overwrites none unread. */
@@ -191,7 +208,8 @@ static batch part(const encoder *e, const batch *b, int64_t first, int64_t stop,
     while (run < b->runs && b->bounds[2 * run + 1] <= first) run++;
     batch found = {b->first ? b->first + first * e->hidden : 0, b->all ? b->all + start * e->hidden : 0,
                    b->halfway ? b->halfway + start * e->hidden : 0, b->ids + start, b->positions + start, starts, stop - first, 0,
-                   b->stride, bounds, b->table + run * b->stride};
+                   b->stride, bounds, b->table + run * b->stride, b->pooled ? b->pooled + first * e->hidden : 0, b->dense, b->out,
+                   b->row + first};
     for (; run < b->runs && b->bounds[2 * run] < stop; run++, found.runs++) {
         *bounds++ = b->bounds[2 * run] > first ? b->bounds[2 * run] - first : 0;
         *bounds++ = (b->bounds[2 * run + 1] < stop ? b->bounds[2 * run + 1] : stop) - first;
@@ -241,6 +259,7 @@ static int64_t shared_out(const encoder *e, const batch *b, int64_t *firsts, int
 }
 
 static int readable(const encoder *e, const batch *b) {
+    if ((b->dense && !heads_readable(b->dense)) || (b->out && !heads_readable(b->out))) return 0;
     for (int64_t n = 0; n < b->runs * b->stride; n++)
         if (b->table[n].rank > MAX_RANK) return 0;
     for (int64_t token = 0; token < b->starts[b->rows]; token++)
@@ -279,7 +298,7 @@ static int forward(const encoder *e, const batch *b, int64_t *firsts) {
 }
 
 /* The states that are asked for; the caller has seen to it that the sizes of all layers and rows are ones that the kernels take.
-   Returns 1 for a rank, a token or a position beyond what there is, and 2 where there is no memory; nothing is written then. */
+   Returns 1 for a rank, a token, a position or a head beyond what there is, and 2 where there is no memory; nothing is written then. */
 int encoder_forward(const encoder *e, const batch *b) {
     if (!readable(e, b)) return 1;
     int64_t *firsts = malloc(8 * (b->rows + 1));

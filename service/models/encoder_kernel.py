@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from service.models import attention_kernel, kernels
+from service.models import attention_kernel, heads_kernel, kernels
+from service.models.heads import Heads
 from service.models.kernel_linear import KernelLinear
 from service.models.lora import NO_RUNS, Runs
 from service.models.packed import Packed
@@ -35,6 +36,7 @@ class _Encoder(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("words", "positions", "kind")),
         ("embedded", _Norm),
         ("block", ctypes.POINTER(_Block)),
+        ("pooler", Layer),
     )
 
 
@@ -42,7 +44,9 @@ class _Batch(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("first", "all", "halfway", "ids", "positions", "starts")),
         *((name, ctypes.c_int64) for name in ("rows", "runs", "stride")),
-        *((name, ctypes.c_void_p) for name in ("bounds", "table")),
+        *((name, ctypes.c_void_p) for name in ("bounds", "table", "pooled")),
+        *((name, ctypes.POINTER(heads_kernel.Job)) for name in ("dense", "out")),
+        ("row", ctypes.c_int64),
     )
 
 
@@ -50,9 +54,15 @@ class Encoder:
     """An encoder with GELU whose linear layers all have the same kernel; made by :func:`encoder_of`."""
 
     def __init__(
-        self, blocks: Sequence[_Block], weights: Mapping[str, Tensor], kept: Sequence[Weights], heads: int, epsilon: float
+        self,
+        blocks: Sequence[_Block],
+        pooler: Weights | None,
+        weights: Mapping[str, Tensor],
+        kept: Sequence[Weights],
+        heads: int,
+        epsilon: float,
     ) -> None:
-        self._kept = weights, kept
+        self._kept = weights, kept, pooler
         words, positions, kind = (
             weights[f"embeddings.{which}_embeddings.weight"] for which in ("word", "position", "token_type")
         )
@@ -60,7 +70,7 @@ class Encoder:
         self._encoder = _Encoder(
             len(blocks), self._hidden, heads, PRODUCTS.index(kept[0].kernel), len(words), len(positions), nbytes, epsilon,
             words.data_ptr(), positions.data_ptr(), kind.data_ptr(), _norm(weights, "embeddings"),
-            (_Block * len(blocks))(*blocks),
+            (_Block * len(blocks))(*blocks), pooler.layer if pooler else Layer(),
         )  # fmt: skip
 
     def __call__(self, packed: Packed, runs: Runs) -> Tensor:
@@ -72,6 +82,16 @@ class Encoder:
         self._run(packed, runs, first=states)
         return states
 
+    def answer(self, packed: Packed, runs: Runs, heads: Heads) -> tuple[Tensor, Tensor]:
+        """The same states, and what ``heads`` make of them, (rows, labels of the most) in float32.
+
+        Raises :class:`ValueError` as above, and for heads of other rows.
+        """
+        states, pooled = torch.empty(2, packed.rows, self._hidden)
+        logits = torch.empty(packed.rows, heads.most)
+        self._run(packed, runs, heads.jobs(logits, pooled, states), first=states, pooled=pooled)
+        return states, logits
+
     def halfway_and_last(self, packed: Packed) -> tuple[Tensor, Tensor]:
         """Every token's state after half of the layers and its last one, (tokens, hidden) in float32, without any adapter.
 
@@ -81,15 +101,22 @@ class Encoder:
         self._run(packed, NO_RUNS, all=last, halfway=halfway)
         return halfway, last
 
-    def _run(self, packed: Packed, runs: Runs, **asked: Tensor) -> None:
-        """Write what is asked for, by the fields of the batch."""
+    def _run(
+        self,
+        packed: Packed,
+        runs: Runs,
+        jobs: tuple[heads_kernel.Job | None, heads_kernel.Job | None] = (None, None),
+        **asked: Tensor,
+    ) -> None:
+        """Write what is asked for, by the fields of the batch, and do the heads' jobs."""
         batch = _Batch(
             *(asked[name].data_ptr() if name in asked else None for name in ("first", "all", "halfway")),
             packed.ids.data_ptr(), packed.positions.data_ptr(), packed.starts.ctypes.data,
             packed.rows, len(runs.bounds), runs.table.shape[1], runs.bounds.ctypes.data, runs.table.ctypes.data,
+            asked["pooled"].data_ptr() if "pooled" in asked else None, *(ctypes.pointer(job) if job else None for job in jobs), 0,
         )  # fmt: skip
         if not kernels.call("encoder_forward", self._encoder, batch):
-            raise ValueError("a token, a position or a rank is beyond what the kernel reads")
+            raise ValueError("a token, a position, a rank or a head is beyond what the kernel reads")
 
 
 def encoder_of(
@@ -99,14 +126,15 @@ def encoder_of(
 
     None where the kernel was not built, or does not do every step of this model on this processor.
     """
-    inside = [linear for site, linear in linears.items() if site != "pooler"]
+    inside, pooler = [linear for site, linear in linears.items() if site != "pooler"], linears.get("pooler")
     found = [linear.weights for linear in inside if isinstance(linear, KernelLinear)]
     every = len(found) == len(inside) and len({weights.kernel for weights in found}) == 1
     hidden = weights["embeddings.LayerNorm.weight"].shape[0]
     fits = hidden <= MAX_WIDTH and hidden // heads <= attention_kernel.MAX_SIZE and activation == "gelu"
-    if not (available and every and fits):
+    if not (available and every and fits and (pooler is None or isinstance(pooler, KernelLinear))):
         return None
-    return Encoder([_block(layer, linears, weights) for layer in range(layers)], weights, found, heads, epsilon)
+    blocks = [_block(layer, linears, weights) for layer in range(layers)]
+    return Encoder(blocks, pooler.weights if pooler else None, weights, found, heads, epsilon)
 
 
 def _block(layer: int, linears: Mapping[str, object], weights: Mapping[str, Tensor]) -> _Block:

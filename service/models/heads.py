@@ -53,28 +53,30 @@ class Heads:
         labels = [(row, len(head.out[1])) for start, stop, head in runs for row in range(start, stop)]
         return cls(bounds, heads, _table(dense), _table([head.out for head in heads]), any(dense), labels, most)
 
-    def dense(self, pooled: Tensor, states: Tensor) -> None:
-        """Where a head has a dense layer, write what it makes of ``states`` (rows, hidden) to its rows of ``pooled``."""
-        if self.has_dense:
-            self._apply(pooled, states, self.dense_table, [head.dense for head in self.heads])
+    def apply(self, logits: Tensor, pooled: Tensor, states: Tensor) -> None:
+        """Write what heads make of each row to ``logits`` (rows, most).
 
-    def logits(self, pooled: Tensor) -> list[Tensor]:
-        """The logits (labels,) of each row in a run, of ``pooled`` (rows, hidden), which has passed the dense layer."""
-        if not self.heads:
-            return []
-        whole = pooled.new_empty(len(pooled), self.most)
-        self._apply(whole, pooled, self.out_table, [head.out for head in self.heads], tanh=True)
-        rows = whole.cpu().unbind()  # slicing each row costs more than computing it
-        return [rows[row] if count == self.most else rows[row][:count] for row, count in self.labels]
-
-    def _apply(self, y: Tensor, x: Tensor, table: Array, layers: Sequence[Layer | None], *, tanh: bool = False) -> None:
-        if kernels.available and y.device.type == "cpu":
-            heads_kernel.apply(y, x, self.bounds, table, tanh=tanh)
+        They read ``pooled`` (rows, hidden), or where they have a dense layer ``states`` (rows, hidden), and ``pooled`` may be
+        overwritten there. Rows in no run are left alone.
+        """
+        if kernels.available and logits.device.type == "cpu":
+            if self.has_dense:
+                heads_kernel.apply(pooled, states, self.bounds, self.dense_table)
+            heads_kernel.apply(logits, pooled, self.bounds, self.out_table, tanh=True)
             return
-        x = x.tanh() if tanh else x
-        for (start, stop), layer in zip(self.bounds.tolist(), layers, strict=True):
-            if layer:
-                y[start:stop, : len(layer[1])] = linear(x[start:stop], *layer)
+        for (start, stop), head in zip(self.bounds.tolist(), self.heads, strict=True):
+            dense = linear(states[start:stop], *head.dense) if head.dense else pooled[start:stop]
+            logits[start:stop, : len(head.out[1])] = linear(dense.tanh(), *head.out)
+
+    def jobs(self, logits: Tensor, pooled: Tensor, states: Tensor) -> tuple[heads_kernel.Job | None, heads_kernel.Job]:
+        """The same as the kernel's jobs, one after the other; the first is None where there is nothing to do."""
+        dense = heads_kernel.job(pooled, states, self.bounds, self.dense_table) if self.has_dense else None
+        return dense, heads_kernel.job(logits, pooled, self.bounds, self.out_table, tanh=True)
+
+    def each(self, logits: Tensor) -> list[Tensor]:
+        """The logits (labels,) of each row in a run, on the host, of ``logits`` (rows, most)."""
+        rows = logits.cpu().unbind()  # slicing each row costs more than computing it
+        return [rows[row] if count == self.most else rows[row][:count] for row, count in self.labels]
 
 
 def _table(layers: Sequence[Layer | None]) -> Array:

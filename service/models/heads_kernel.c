@@ -2,31 +2,17 @@
 
    What a library does for two rows costs more to ask for than to compute, and a batch has dozens of such runs. */
 
-#include "vectors.h"
+#include <omp.h>
+
+#include "jobs.h"
 
 #define MAX_INPUTS 8192
 #define AT_ONCE 64 /* outputs that one thread computes at a time, for all rows of a run: their weights stay in its own cache */
 #define LITTLE 4096 /* weights of a run up to which the processor, which foresees long ones, is told that they come */
 #define WORTH_A_TEAM 1000000 /* weights below which waking other threads costs more than it saves */
 
-/* One run's layer: weight (outputs, inputs) and bias (outputs). No outputs: its rows are left alone. */
-typedef struct {
-    const float *weight, *bias;
-    int64_t outputs;
-} layer;
-
-/* What one call works on. There are `rows` of x and y: x's have `inputs` numbers, y's `width`, of which a run's first `outputs`
-   are written. */
-typedef struct {
-    float *y;
-    const float *x;
-    int64_t rows, width, inputs, tanh, runs;
-    const int64_t *bounds; /* (runs, 2): first row, and the one after the last */
-    const layer *layers;
-} job;
-
 /* Up to four outputs from `n` on of `rows` rows (a constant where it is called), of which `row` is the first, and x its inputs. */
-INLINE void outputs(const job *j, const layer *l, const float *x, int64_t row, int64_t n, int rows) {
+INLINE void outputs(const heads_job *j, const head_layer *l, const float *x, int64_t row, int64_t n, int rows) {
     sums sum[BLOCK][4] = {{{0}}};
     const float *weight[4];
     for (int i = 0; i < 4; i++) weight[i] = l->weight + (n + i < l->outputs ? n + i : l->outputs - 1) * j->inputs;
@@ -48,7 +34,7 @@ INLINE void outputs(const job *j, const layer *l, const float *x, int64_t row, i
     }
 }
 
-INLINE void block(const job *j, const layer *l, int64_t row, int64_t from, int64_t to, int rows) {
+INLINE void block(const heads_job *j, const head_layer *l, int64_t row, int64_t from, int64_t to, int rows) {
     const float *x = j->x + row * j->inputs;
     float bent[BLOCK * MAX_INPUTS];
     if (j->tanh) {
@@ -61,10 +47,9 @@ INLINE void block(const job *j, const layer *l, int64_t row, int64_t from, int64
     for (int64_t n = from; n < to; n += 4) outputs(j, l, x, row, n, rows);
 }
 
-/* The rows of one run, and their outputs from `from` on, as many as one thread takes. */
-static void run(const job *j, int64_t number, int64_t from) {
-    const layer *l = j->layers + number;
-    int64_t row = j->bounds[2 * number], stop = j->bounds[2 * number + 1];
+/* The rows of one run from `row` to `stop`, and their outputs from `from` on, as many as one thread takes. */
+static void run(const heads_job *j, int64_t number, int64_t row, int64_t stop, int64_t from) {
+    const head_layer *l = j->layers + number;
     int64_t to = from + AT_ONCE < l->outputs ? from + AT_ONCE : l->outputs;
     if (from >= to) return;
     for (; row + BLOCK <= stop; row += BLOCK) block(j, l, row, from, to, BLOCK);
@@ -72,38 +57,38 @@ static void run(const job *j, int64_t number, int64_t from) {
 }
 
 /* Brings a run's few weights nearer: batches have dozens of runs, each with its own. */
-INLINE void ask(const job *j, int64_t number) {
-    const layer *l = j->layers + number;
+INLINE void ask(const heads_job *j, int64_t number) {
+    const head_layer *l = j->layers + number;
     int64_t count = l->outputs * j->inputs;
     for (int64_t k = 0; count <= LITTLE && k < count; k += LANES) __builtin_prefetch(l->weight + k);
 }
 
-static int readable(const job *j) {
+int heads_readable(const heads_job *j) {
     for (int64_t n = 0; n < j->runs; n++)
         if (j->bounds[2 * n + 1] > j->rows || j->layers[n].outputs > j->width) return 0;
     return !j->tanh || j->inputs <= MAX_INPUTS;
 }
 
-static int64_t work(const job *j) {
-    int64_t sum = 0;
-    for (int64_t n = 0; n < j->runs; n++) sum += j->layers[n].outputs * j->inputs;
-    return sum;
+void heads_over(const heads_job *j, int64_t first, int64_t stop) {
+    int64_t from = 0, to = j->runs, work = 0, most = 0;
+    while (from < to && j->bounds[2 * from + 1] <= first) from++;
+    while (from < to && j->bounds[2 * to - 2] >= stop) to--;
+    for (int64_t n = from; n < to; n++) {
+        work += j->layers[n].outputs * j->inputs;
+        most = j->layers[n].outputs > most ? j->layers[n].outputs : most;
+    }
+    int64_t parts = (most + AT_ONCE - 1) / AT_ONCE;
+#pragma omp parallel for schedule(dynamic, 1) if (work >= WORTH_A_TEAM && !omp_in_parallel())
+    for (int64_t n = from * parts; n < to * parts; n++) {
+        int64_t number = n / parts, row = j->bounds[2 * number], end = j->bounds[2 * number + 1];
+        if ((n + 1) / parts < to) ask(j, (n + 1) / parts);
+        run(j, number, row > first ? row : first, end < stop ? end : stop, n % parts * AT_ONCE);
+    }
 }
 
-/* The one entry point. Returns 0, or 1 for runs beyond the rows or the width, or more inputs than there is room for beside their
-   tangents; nothing is written then. */
-int heads_apply(const job *j) {
-    if (!readable(j)) return 1;
-    int64_t parts = 1;
-    for (int64_t n = 0; n < j->runs; n++) {
-        int64_t own = (j->layers[n].outputs + AT_ONCE - 1) / AT_ONCE;
-        parts = own > parts ? own : parts;
-    }
-    int team = work(j) >= WORTH_A_TEAM;
-#pragma omp parallel for schedule(dynamic, 1) if (team)
-    for (int64_t n = 0; n < j->runs * parts; n++) {
-        if ((n + 1) / parts < j->runs) ask(j, (n + 1) / parts);
-        run(j, n / parts, n % parts * AT_ONCE);
-    }
+/* All rows. Returns 0, or 1 for what cannot be read; nothing is written then. */
+int heads_apply(const heads_job *j) {
+    if (!heads_readable(j)) return 1;
+    heads_over(j, 0, j->rows);
     return 0;
 }

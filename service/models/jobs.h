@@ -65,6 +65,26 @@ typedef struct {
     int64_t x_tiled, y_tiled; /* whether they lie in tiles, which only kernels of those know */
 } product_job;
 
+/* A run's own linear layer in float32: weight (outputs, inputs) and bias (outputs). No outputs: its rows are left alone. */
+typedef struct {
+    const float *weight, *bias;
+    int64_t outputs;
+} head_layer;
+
+/* y = x Wᵀ + bias, or of x's tanh, by each run's own layer. There are `rows` of x and y: x's have `inputs` numbers, y's `width`, of
+   which a run's first `outputs` are written. */
+typedef struct {
+    float *y;
+    const float *x;
+    int64_t rows, width, inputs, tanh, runs;
+    const int64_t *bounds; /* (runs, 2): first row, and the one after the last */
+    const head_layer *layers;
+} heads_job;
+
+/* Whether all runs are of its rows and no wider than they, and there is room for the tangents beside its inputs. */
+int heads_readable(const heads_job *j);
+/* Rows `first` to `stop`. */
+void heads_over(const heads_job *j, int64_t first, int64_t stop);
 void lora_tile(const lora_job *j, int64_t first, int64_t stop);
 int attention(const attention_job *j);
 #if defined(__AVX512F__) && !defined(__clang__) /* whose pragma for its instructions clang does not read */

@@ -101,8 +101,8 @@ class TextClassifier:
 
         Float32 logits (labels,), or for a bare row its first-token state (hidden,).
         """
-        states = self.encoder.forward(batch.packed, batch.lora)
-        worn = batch.heads.logits(self._pool(states, batch))
+        states, logits = self.encoder.answer(batch.packed, batch.lora, batch.heads)
+        worn = batch.heads.each(logits)
         results = [*worn, *states[len(worn) :].unbind()]
         return [results[place] for place in batch.places]
 
@@ -118,11 +118,6 @@ class TextClassifier:
             return Runs.of([(start, stop, worn.factors) for start, stop, worn in runs if isinstance(worn.factors, LoadedFactors)])
         banked = [(start, stop, worn.factors) for start, stop, worn in runs if isinstance(worn.factors, BankedFactors)]
         return BankRuns.of(self._bank, banked, packed, fixed=self.encoder.captures)
-
-    def _pool(self, states: Tensor, batch: Batch) -> Tensor:
-        pooled = self.encoder.pool(states, batch.lora) if self.encoder.pools else torch.empty_like(states)
-        batch.heads.dense(pooled, states)
-        return pooled
 
 
 def _group(row: Row) -> tuple[int, int]:

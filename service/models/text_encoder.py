@@ -19,6 +19,7 @@ from service.models.attention import Attention
 from service.models.bank_runs import BankRuns, Worn
 from service.models.base_weights import BaseWeights
 from service.models.graphs import Capture, Graphs, cuda_capture
+from service.models.heads import Heads
 from service.models.kernel_linear import Bfloat16Linear, Float32Linear, KernelLinear
 from service.models.linear import COMPUTED_IN, Dtype, Linear
 from service.models.lora import NO_RUNS, Runs, Site, Target
@@ -129,6 +130,16 @@ class TextEncoder:
             return self._graphs(packed, runs)[: packed.rows]
         return self.first_states(packed, runs)[: packed.rows]
 
+    def answer(self, packed: Packed, runs: Runs | BankRuns, heads: Heads) -> tuple[Tensor, Tensor]:
+        """:meth:`forward`, and what heads make of those states, (rows, labels of the most) in float32."""
+        if self._whole is not None and packed.shape.width is None and isinstance(runs, Runs):
+            return self._whole.answer(packed, runs, heads)
+        states = self.forward(packed, runs)
+        pooled = self._linear(states, "pooler", runs.rows()) if self.pools else torch.empty_like(states)
+        logits = states.new_empty(len(states), heads.most)
+        heads.apply(logits, pooled, states)
+        return states, logits
+
     def first_states(self, packed: Packed, runs: Runs | BankRuns) -> Tensor:
         """The same step by step, with a line for each of the inputs'.
 
@@ -154,10 +165,6 @@ class TextEncoder:
         x = self._through(range(half, last), x, packed, padding, NO_RUNS)
         joined = torch.cat([self._linear(x, f"{last}.{site}", NO_RUNS) for site in ("q", "kv")], 1)
         return halfway, self._after(self._attention(joined, packed, padding), x, last, NO_RUNS)[: packed.tokens].float()
-
-    def pool(self, states: Tensor, runs: Runs | BankRuns) -> Tensor:
-        """The base model's own pooler without its tanh, (rows, hidden); only where :attr:`pools`."""
-        return self._linear(states, "pooler", runs.rows())
 
     def _embed(self, packed: Packed) -> Tensor:
         w = self._weights

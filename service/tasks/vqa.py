@@ -159,10 +159,6 @@ class VisualQuestionAnswering:
             for question, cost in zip(questions, costs, strict=True)
         ]
 
-    def is_quick(self, _: VqaRequest) -> bool:
-        """Never: its image is to be decoded, or at least hashed."""
-        return False
-
     def collate(self, items: Sequence[VqaItem]) -> VqaBatch:
         """Sort a batch by adapter, find what is new in it, each image and question once, and stack the new images."""
         places = sorted(range(len(items)), key=lambda place: id(items[place].resident))

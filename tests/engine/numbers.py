@@ -80,7 +80,7 @@ LIMITS = Limits(rows=8, batch_tokens=100, queue_seconds=1e6, queue_tokens=2000, 
 @asynccontextmanager
 async def running(task: Doubling, limits: Limits = LIMITS, device: Device | None = None) -> AsyncIterator[Numbering]:
     device, threads = device or Device(), ThreadPoolExecutor(2)
-    pipeline: Numbering = Pipeline(task, device, threads, task, limits)
+    pipeline: Numbering = Pipeline(task, device, threads, task, limits, task.is_quick)
     pipeline.start()
     try:
         yield pipeline

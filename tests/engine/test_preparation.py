@@ -8,26 +8,28 @@ from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 
 from service.engine import preparation
-from service.engine.preparation import TOGETHER, Preparation
+from service.engine.preparation import Preparation
 from service.errors import InvalidInput
 
 
 @dataclass
 class Spelling:
-    """Spells words; a capital one is slow, and waits for ``gate``; what ``raised`` has for a word is raised."""
+    """Spells words; capital ones are slow, and wait for ``gate``, as ``held`` ones do; ``raised`` has what words raise."""
 
     gate: threading.Event = field(default_factory=threading.Event)
     raised: dict[str, BaseException] = field(default_factory=dict)
+    held: set[str] = field(default_factory=set)
     prepared: list[str] = field(default_factory=list)
+    threads: dict[str, int] = field(default_factory=dict)
 
     def prepare(self, word: str) -> Sequence[str]:
         self.prepared.append(word)
-        if not self.is_quick(word):
+        self.threads[word] = threading.get_ident()
+        if word in self.held or not self.is_quick(word):
             assert self.gate.wait(10)
         if word in self.raised:
             raise self.raised[word]
@@ -37,49 +39,61 @@ class Spelling:
         return word.islower()
 
 
-class Counting(ThreadPoolExecutor):
-    """Notes how many requests each job brings."""
-
-    def __init__(self, threads: int) -> None:
-        super().__init__(threads)
-        self.jobs: list[int] = []
-
-    def submit(self, call: Any, /, *given: Any, **named: Any) -> Any:
-        self.jobs.append(len(given[-1]))
-        return super().submit(call, *given, **named)
-
-
 @asynccontextmanager
-async def spelling(task: Spelling, pool: ThreadPoolExecutor | None = None) -> AsyncIterator[Preparation[str, str]]:
+async def spelling(
+    task: Spelling, pool: ThreadPoolExecutor | None = None, *, any_quick: bool = True
+) -> AsyncIterator[Preparation[str, str]]:
     with pool or ThreadPoolExecutor(4) as threads:
+        prepare = Preparation(task.prepare, threads, task.is_quick if any_quick else None)
         try:
-            yield Preparation(task.prepare, task.is_quick, threads)
+            yield prepare
         finally:
             task.gate.set()
+            prepare.close()
 
 
-def test_quick_requests_that_come_together_share_a_job_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparation, "TURN_SECONDS", 10)
-
+def test_quick_requests_are_prepared_on_one_thread_in_their_order_and_others_on_others() -> None:
     async def scenario() -> None:
-        pool, words = Counting(4), [f"w{number}" for number in range(TOGETHER + 3)]
-        async with spelling(Spelling(), pool) as prepare:
-            assert await asyncio.gather(*map(prepare, words)) == [list(word) for word in words]
-            assert pool.jobs == [TOGETHER, 3]
+        task, words = Spelling(), [f"w{number}" for number in range(40)]
+        task.gate.set()
+        async with spelling(task) as prepare:
+            waiting = list(map(prepare, [*words, "SLOW"]))
+            assert await asyncio.gather(*waiting) == [list(word) for word in (*words, "SLOW")]
             assert await prepare("alone") == list("alone")
-        assert pool.jobs == [TOGETHER, 3, 1]
+        assert [word for word in task.prepared if word != "SLOW"] == [*words, "alone"]
+        assert len({task.threads[word] for word in [*words, "alone"]}) == 1
+        assert task.threads["SLOW"] != task.threads["alone"]
 
     asyncio.run(scenario())
 
 
-def test_what_takes_longer_than_a_turn_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparation, "TURN_SECONDS", 0)
+def test_without_quick_ones_every_request_has_a_thread() -> None:
+    async def scenario() -> None:
+        task = Spelling()
+        async with spelling(task, any_quick=False) as prepare:
+            slow, quick = prepare("SLOW"), prepare("quick")
+            assert await asyncio.wait_for(quick, 5) == list("quick")
+            task.gate.set()
+            assert await slow == list("SLOW")
+        assert task.threads["SLOW"] != task.threads["quick"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("seconds", "done"), [(0, True), (10, False)])
+def test_what_is_done_is_handed_back_after_a_turn(seconds: float, done: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparation, "TURN_SECONDS", seconds)
 
     async def scenario() -> None:
-        pool, words = Counting(4), ["one", "two", "three"]
-        async with spelling(Spelling(), pool) as prepare:
-            assert await asyncio.gather(*map(prepare, words)) == [list(word) for word in words]
-        assert pool.jobs == [3, 2, 1]
+        task = Spelling(held={"last"})
+        async with spelling(task) as prepare:
+            first, last = prepare("first"), prepare("last")
+            while "last" not in task.prepared:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.02)
+            assert first.done() == done
+            task.gate.set()
+            assert [await first, await last] == [list("first"), list("last")]
 
     asyncio.run(scenario())
 
@@ -115,6 +129,7 @@ def test_threads_that_are_shut_down_are_an_error_of_every_request() -> None:
         pool = ThreadPoolExecutor(1)
         async with spelling(Spelling(), pool) as prepare:
             pool.shutdown()
+            prepare.close()
             for waiting in [prepare("one"), prepare("two"), prepare("SLOW")]:
                 with pytest.raises(RuntimeError, match="shutdown"):
                     await asyncio.wait_for(waiting, 5)
@@ -125,11 +140,9 @@ def test_threads_that_are_shut_down_are_an_error_of_every_request() -> None:
 def test_one_whose_client_left_before_its_turn_is_not_prepared() -> None:
     async def scenario() -> None:
         task = Spelling()
-        async with spelling(task, ThreadPoolExecutor(1)) as prepare:
-            slow = prepare("SLOW")
-            await asyncio.sleep(0.01)  # it has the only thread
+        async with spelling(task, ThreadPoolExecutor(1), any_quick=False) as prepare:
+            slow = prepare("SLOW")  # it has the only thread
             gone, stays = prepare("gone"), prepare("stays")
-            await asyncio.sleep(0.01)
             gone.cancel()
             task.gate.set()
             assert [await slow, await stays] == [list("SLOW"), list("stays")]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from service.models import encoder_kernel, kernels, product_kernel
 from service.models.base_weights import load_base
 from service.models.calibration import text_encoder
+from service.models.heads import Head, Heads
 from service.models.linear import DTYPES, Dtype, computes_in
 from service.models.lora import NO_RUNS, Factors, LoadedFactors, Runs
 from service.models.lora_kernel import MAX_RANK
@@ -65,21 +66,41 @@ def worn(encoder: TextEncoder, seed: int) -> LoadedFactors:
             torch.randn(4, target.inputs, generator=generator), torch.randn(4, target.outputs, generator=generator), 0.01
         )
         for name, target in encoder.targets.items()
-        if target.module % 2 == seed % 2 and "pooler" not in name
+        if target.module % 2 == seed % 2
     }
     return LoadedFactors.load(factors, encoder.targets, CPU)
+
+
+def head(encoder: TextEncoder, seed: int, labels: int, *, dense: bool) -> Head:
+    generator = torch.Generator().manual_seed(seed)
+    sizes = [encoder.hidden] * dense + [labels]
+    layers = [
+        (torch.randn(size, encoder.hidden, generator=generator) / 8, torch.randn(size, generator=generator)) for size in sizes
+    ]
+    return Head(layers[0] if dense else None, layers[-1])
 
 
 @in_any_number_of_threads
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=24), cut=st.integers(0, 24), seed=st.integers(0, 1))
-def test_a_row_has_the_same_state_alone_and_in_any_batch(encoder: TextEncoder, lengths: list[int], cut: int, seed: int) -> None:
+def test_a_row_has_the_same_answer_alone_and_in_any_batch(encoder: TextEncoder, lengths: list[int], cut: int, seed: int) -> None:
     rows, cut, factors = rows_of(lengths), min(cut, len(lengths)), worn(encoder, seed)
+    heads = [head(encoder, number, 2 + number, dense=number == 1) for number in range(3)]
     runs = Runs.of([(0, cut, factors)] if cut else [])
-    together = encoder.forward(encoder.pack(rows), runs)
-    for place, row in enumerate(rows):
-        alone = encoder.forward(encoder.pack([row]), Runs.of([(0, 1, factors)]) if place < cut else NO_RUNS)
-        torch.testing.assert_close(together[place : place + 1], alone, atol=0, rtol=0)
+    states, logits = encoder.answer(encoder.pack(rows), runs, Heads.of(_thirds(heads, len(rows))))
+    torch.testing.assert_close(states, encoder.forward(encoder.pack(rows), runs), atol=0, rtol=0)
+    for start, stop, own in _thirds(heads, len(rows)):
+        for place in range(start, stop):
+            worn_alone = Runs.of([(0, 1, factors)]) if place < cut else NO_RUNS
+            state, alone = encoder.answer(encoder.pack(rows[place : place + 1]), worn_alone, Heads.of([(0, 1, own)]))
+            torch.testing.assert_close(states[place : place + 1], state, atol=0, rtol=0)
+            torch.testing.assert_close(logits[place : place + 1, : alone.shape[1]], alone, atol=0, rtol=0)
+
+
+def _thirds(heads: list[Head], rows: int) -> list[tuple[int, int, Head]]:
+    """Heads for a third of so many rows each, but the last row, which has none where there is another."""
+    bounds = [max(rows - 1, 1) * third // 3 for third in range(4)]
+    return [(start, stop, own) for start, stop, own in zip(bounds, bounds[1:], heads, strict=False) if start < stop]
 
 
 @in_any_number_of_threads
@@ -123,9 +144,10 @@ def test_every_processor_gets_a_share_of_a_large_batch(encoder: TextEncoder) -> 
     lengths = list(np.random.default_rng(0).integers(1, 60, 90))
     rows, factors = rows_of(lengths), [worn(encoder, seed) for seed in range(2)]
     runs = [(first, first + 3, factors[first // 3 % 2]) for first in range(0, 90, 9)]
-    together = encoder.forward(encoder.pack(rows), Runs.of(runs))
+    heads = Heads.of([(first, first + 9, head(encoder, first, 3, dense=first % 2 == 1)) for first in range(0, 90, 9)])
+    together = encoder.answer(encoder.pack(rows), Runs.of(runs), heads)
     torch.set_num_threads(1)
-    torch.testing.assert_close(together, encoder.forward(encoder.pack(rows), Runs.of(runs)), atol=0, rtol=0)
+    torch.testing.assert_close(together, encoder.answer(encoder.pack(rows), Runs.of(runs), heads), atol=0, rtol=0)
 
 
 def test_tokens_and_ranks_beyond_what_there_is_are_refused(encoder: TextEncoder) -> None:
@@ -136,3 +158,5 @@ def test_tokens_and_ranks_beyond_what_there_is_are_refused(encoder: TextEncoder)
     runs = Runs.of([(0, 1, LoadedFactors.load({target: huge}, encoder.targets, CPU))])
     with pytest.raises(ValueError, match="beyond what the kernel reads"):
         encoder.forward(encoder.pack([[5, 6]]), runs)
+    with pytest.raises(ValueError, match="beyond what the kernel reads"):
+        encoder.answer(encoder.pack([[5, 6]]), NO_RUNS, Heads.of([(0, 2, head(encoder, 0, 3, dense=False))]))

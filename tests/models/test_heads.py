@@ -41,9 +41,9 @@ def test_every_run_gets_its_own_head(hidden: int, runs: list[tuple[int, int, boo
         placed.append((first, first + count, Head(dense, out)))
         first += count
     heads = Heads.of(placed)
-    heads.dense(pooled, states)
-    torch.testing.assert_close(pooled, expected_pool, atol=1e-5, rtol=1e-5)
-    found = heads.logits(pooled)
+    logits = torch.empty(rows + 2, heads.most)
+    heads.apply(logits, pooled, states)
+    found = heads.each(logits)
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
@@ -54,9 +54,9 @@ def test_the_kernel_refuses_what_it_cannot_read() -> None:
     weight, bias = torch.zeros(3, 8), torch.zeros(3)
     heads = Heads.of([(0, 5, Head(None, (weight, bias)))])
     with pytest.raises(ValueError, match=r"runs to row 5, 3 wide, from \(4, 8\)"):
-        heads.logits(torch.zeros(4, 8))
+        heads.apply(torch.zeros(5, 3), torch.zeros(4, 8), torch.zeros(4, 8))
     with pytest.raises(ValueError, match=r"reads float32, not torch\.bfloat16"):
-        heads.logits(torch.zeros(5, 8).bfloat16())
+        heads.apply(*(torch.zeros(5, width).bfloat16() for width in (3, 8, 8)))
     with pytest.raises(ValueError, match="contiguous"):
         heads_kernel.apply(torch.zeros(8, 4), torch.zeros(8, 4).T, heads.bounds, torch.zeros(1, 3, dtype=torch.int64).numpy())
     with pytest.raises(ValueError, match=r"does not read runs to row 5, 3 wide, from \(5, 9000\)"):
@@ -66,5 +66,7 @@ def test_the_kernel_refuses_what_it_cannot_read() -> None:
 @needs_kernel
 def test_what_is_not_a_number_stays_none() -> None:
     heads = Heads.of([(0, 1, Head(None, (torch.ones(1, 8), torch.zeros(1))))])
-    (logit,) = heads.logits(torch.tensor([[0.0] * 7 + [float("nan")]]))
+    logits, pooled = torch.zeros(1, 1), torch.tensor([[0.0] * 7 + [float("nan")]])
+    heads.apply(logits, pooled, torch.zeros(1, 8))
+    (logit,) = heads.each(logits)
     assert bool(logit.isnan())
