@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,7 +79,7 @@ class Encoder:
 
         Raises :class:`ValueError` for a token or position that there is no embedding for, and for too large a rank.
         """
-        states = torch.empty(packed.rows, self._hidden)
+        states = _empty(packed.rows, self._hidden)
         self._run(packed, runs, first=states)
         return states
 
@@ -87,8 +88,8 @@ class Encoder:
 
         Raises :class:`ValueError` as above, and for heads of other rows.
         """
-        states, pooled = torch.empty(2, packed.rows, self._hidden)
-        logits = torch.empty(packed.rows, heads.most)
+        states, pooled = _empty(packed.rows, self._hidden), _empty(packed.rows, self._hidden)
+        logits = _empty(packed.rows, heads.most)
         self._run(packed, runs, heads.jobs(logits, pooled, states), first=states, pooled=pooled)
         return states, logits
 
@@ -97,7 +98,7 @@ class Encoder:
 
         Raises :class:`ValueError` as above.
         """
-        halfway, last = (torch.empty(packed.tokens, self._hidden) for _ in range(2))
+        halfway, last = _empty(packed.tokens, self._hidden), _empty(packed.tokens, self._hidden)
         self._run(packed, NO_RUNS, all=last, halfway=halfway)
         return halfway, last
 
@@ -135,6 +136,11 @@ def encoder_of(
         return None
     blocks = [_block(layer, linears, weights) for layer in range(layers)]
     return Encoder(blocks, pooler.weights if pooler else None, weights, found, heads, epsilon)
+
+
+def _empty(rows: int, columns: int) -> Tensor:
+    """A new tensor; torch would let go of Python's lock to make one, and the device might wait long to have it back."""
+    return torch.from_numpy(np.empty((rows, columns), np.float32))
 
 
 def _block(layer: int, linears: Mapping[str, object], weights: Mapping[str, Tensor]) -> _Block:

@@ -106,6 +106,13 @@ class TextClassifier:
         results = [*worn, *states[len(worn) :].unbind()]
         return [results[place] for place in batch.places]
 
+    @torch.inference_mode()
+    def logits(self, batch: Batch) -> list[list[float]]:
+        """Each row's logits as Python's numbers, in the order given to :meth:`collate`; a bare row has none."""
+        _, logits = self.encoder.answer(batch.packed, batch.lora, batch.heads)
+        rows = [numbers[:count] for numbers, (_, count) in zip(logits.tolist(), batch.heads.labels, strict=False)]
+        return [rows[place] if place < len(rows) else [] for place in batch.places]
+
     def _load(self, factors: Mapping[str, Factors]) -> LoadedFactors | BankedFactors | None:
         if not factors:
             return None

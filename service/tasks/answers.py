@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import NamedTuple, Protocol
 
-from torch import Tensor
+import torch
 
 from service.store.bundle import Manifest
 from service.store.problem_types import DEFAULT_THRESHOLD, MULTI_LABEL, REGRESSION
@@ -31,8 +31,8 @@ class Read(NamedTuple):
 class Reading(Protocol):
     """How the logits of one version are read; chosen when it is loaded, so that no row asks for its kind."""
 
-    def read(self, logits: Tensor) -> Read:
-        """What finite logits, (labels,), say."""
+    def read(self, logits: Sequence[float]) -> Read:
+        """What finite logits, one for each label, say."""
 
     def agrees(self, one: Read, other: Read) -> bool:
         """Whether a row of this version and another's are decided alike; of ``one``, the first score is enough."""
@@ -40,12 +40,18 @@ class Reading(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SingleLabel:
-    """One label of several: softmax; two rows agree on the best."""
+    """One label of several: softmax; two rows agree on the best.
+
+    In Python: torch would let go of its lock for each row, and the device might wait long to have it back.
+    """
 
     names: tuple[str, ...]
 
-    def read(self, logits: Tensor) -> Read:
-        scores = logits.float().softmax(-1).tolist()
+    def read(self, logits: Sequence[float]) -> Read:
+        most = max(logits)
+        parts = [math.exp(logit - most) for logit in logits]
+        whole = sum(parts)
+        scores = [part / whole for part in parts]
         return Read(sorted(zip(self.names, scores, strict=True), key=_score, reverse=True))
 
     def agrees(self, one: Read, other: Read) -> bool:
@@ -54,12 +60,15 @@ class SingleLabel:
 
 @dataclass(frozen=True, slots=True)
 class MultiLabel:
-    """Each label for itself: sigmoid; those that reach their threshold apply, and two rows agree when these are the same."""
+    """Each label for itself: sigmoid; those that reach their threshold apply, and two rows agree when these are the same.
+
+    By torch's sigmoid, as thresholds were tuned.
+    """
 
     thresholds: Mapping[str, float]
 
-    def read(self, logits: Tensor) -> Read:
-        scores = logits.float().sigmoid().tolist()
+    def read(self, logits: Sequence[float]) -> Read:
+        scores = torch.tensor(logits).sigmoid().tolist()
         ranked = sorted(zip(self.thresholds, scores, strict=True), key=_score, reverse=True)
         return Read(ranked, [label for label, score in ranked if score >= self.thresholds[label]])
 
@@ -73,8 +82,8 @@ class Regression:
 
     names: tuple[str, ...]
 
-    def read(self, logits: Tensor) -> Read:
-        return Read(list(zip(self.names, logits.float().tolist(), strict=True)))
+    def read(self, logits: Sequence[float]) -> Read:
+        return Read(list(zip(self.names, logits, strict=True)))
 
     def agrees(self, one: Read, other: Read) -> bool:
         (name, value), (other_name, other_value) = one.scores[0], other.scores[0]

@@ -164,7 +164,7 @@ class TextClassification:
     def forward(self, batch: TextBatch) -> list[Classification | Exception]:
         """Answers of a batch, in order; a row whose logits are not finite fails alone."""
         began = time.monotonic()
-        logits = self._classifier.forward(batch.batch)
+        logits = self._classifier.logits(batch.batch)
         answers = [_answer(item, row) for item, row in zip(batch.items, logits, strict=False)]
         if batch.shadowed:
             _compare(batch, answers, logits[len(batch.items) :], time.monotonic() - began)
@@ -217,7 +217,7 @@ class TextClassification:
         return ids if len(ids) <= length else [*ids[: length - 1], ids[-1]]
 
 
-def _answer(item: TextItem, logits: torch.Tensor) -> Classification | Exception:
+def _answer(item: TextItem, logits: Sequence[float]) -> Classification | Exception:
     if not _is_finite(logits):
         return AdapterIncompatible([f"adapter {item.ref} gave logits that are not finite for this text"])
     scores, labels = item.resident.reading.read(logits)
@@ -225,13 +225,13 @@ def _answer(item: TextItem, logits: torch.Tensor) -> Classification | Exception:
     return Classification(label, score, dict(scores[: item.top_k]), item.ref, item.truncated, labels)
 
 
-def _is_finite(logits: torch.Tensor) -> bool:
-    """Whether all of them are finite; in Python, whose floats hold the sum of any float32 numbers, faster than in torch."""
-    return math.isfinite(sum(logits.tolist()))
+def _is_finite(logits: Sequence[float]) -> bool:
+    """Whether all of them are finite; Python's floats hold the sum of any float32 numbers."""
+    return math.isfinite(sum(logits))
 
 
 def _compare(
-    batch: TextBatch, answers: Sequence[Classification | Exception], logits: Sequence[torch.Tensor], seconds: float
+    batch: TextBatch, answers: Sequence[Classification | Exception], logits: Sequence[Sequence[float]], seconds: float
 ) -> None:
     """Hold the shadows' logits against the answers of their rows."""
     beside = iter(logits)
