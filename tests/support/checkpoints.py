@@ -21,9 +21,11 @@ def save_tuned(
 
     ``linear`` is the noise's deviation in the weights of linear layers, ``rest`` in all other parameters.
     """
-    model = AutoModelForSequenceClassification.from_pretrained(
-        base, num_labels=len(labels), id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)}
-    )
+    with torch.random.fork_rng():  # the library draws the head that the base model does not have
+        torch.manual_seed(seed)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            base, num_labels=len(labels), id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)}
+        )
     tokenizer, noise = AutoTokenizer.from_pretrained(base), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
