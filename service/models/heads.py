@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -13,6 +14,7 @@ from service.models import heads_kernel, kernels
 from service.models.kernels import Array
 
 Layer = tuple[Tensor, Tensor]  # weight (out, in) and bias (out,)
+Row = TypeVar("Row", Tensor, list[float])
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,9 @@ class Heads:
         dense = heads_kernel.job(pooled, states, self.bounds, self.dense_table) if self.has_dense else None
         return dense, heads_kernel.job(logits, pooled, self.bounds, self.out_table, tanh=True)
 
-    def each(self, logits: Tensor) -> list[Tensor]:
-        """The logits (labels,) of each row in a run, on the host, of ``logits`` (rows, most)."""
-        rows = logits.cpu().unbind()  # slicing each row costs more than computing it
+    def each(self, rows: Sequence[Row]) -> list[Row]:
+        """The logits of each row in a run, one for each of its labels, of rows of ``most``."""
+        # Slicing a tensor costs more than computing it.
         return [rows[row] if count == self.most else rows[row][:count] for row, count in self.labels]
 
 

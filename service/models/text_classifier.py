@@ -102,7 +102,7 @@ class TextClassifier:
         Float32 logits (labels,), or for a bare row its first-token state (hidden,).
         """
         states, logits = self.encoder.answer(batch.packed, batch.lora, batch.heads)
-        worn = batch.heads.each(logits)
+        worn = batch.heads.each(logits.cpu().unbind())
         results = [*worn, *states[len(worn) :].unbind()]
         return [results[place] for place in batch.places]
 
@@ -110,7 +110,7 @@ class TextClassifier:
     def logits(self, batch: Batch) -> list[list[float]]:
         """Each row's logits as Python's numbers, in the order given to :meth:`collate`; a bare row has none."""
         _, logits = self.encoder.answer(batch.packed, batch.lora, batch.heads)
-        rows = [numbers[:count] for numbers, (_, count) in zip(logits.tolist(), batch.heads.labels, strict=False)]
+        rows = batch.heads.each(logits.tolist())
         return [rows[place] if place < len(rows) else [] for place in batch.places]
 
     def _load(self, factors: Mapping[str, Factors]) -> LoadedFactors | BankedFactors | None:

@@ -89,6 +89,9 @@ def test_a_row_has_the_same_answer_alone_and_in_any_batch(encoder: TextEncoder, 
     runs = Runs.of([(0, cut, factors)] if cut else [])
     states, logits = encoder.answer(encoder.pack(rows), runs, Heads.of(_thirds(heads, len(rows))))
     torch.testing.assert_close(states, encoder.forward(encoder.pack(rows), runs), atol=0, rtol=0)
+    for place, row in enumerate(rows):
+        alone = encoder.forward(encoder.pack([row]), Runs.of([(0, 1, factors)]) if place < cut else NO_RUNS)
+        torch.testing.assert_close(states[place : place + 1], alone, atol=0, rtol=0)
     for start, stop, own in _thirds(heads, len(rows)):
         for place in range(start, stop):
             worn_alone = Runs.of([(0, 1, factors)]) if place < cut else NO_RUNS

@@ -43,7 +43,8 @@ def test_every_run_gets_its_own_head(hidden: int, runs: list[tuple[int, int, boo
     heads = Heads.of(placed)
     logits = torch.empty(rows + 2, heads.most)
     heads.apply(logits, pooled, states)
-    found = heads.each(logits)
+    torch.testing.assert_close(pooled[rows:], expected_pool[rows:], atol=0, rtol=0)
+    found = heads.each(logits.unbind())
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
@@ -68,5 +69,5 @@ def test_what_is_not_a_number_stays_none() -> None:
     heads = Heads.of([(0, 1, Head(None, (torch.ones(1, 8), torch.zeros(1))))])
     logits, pooled = torch.zeros(1, 1), torch.tensor([[0.0] * 7 + [float("nan")]])
     heads.apply(logits, pooled, torch.zeros(1, 8))
-    (logit,) = heads.each(logits)
+    (logit,) = heads.each(logits.unbind())
     assert bool(logit.isnan())
